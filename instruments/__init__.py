@@ -1,0 +1,1 @@
+"""Instrument drivers: one folder each, reached through the registry."""

@@ -1,0 +1,79 @@
+"""Doubts with a name. Each says what happened, what it does to the number, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Severity(StrEnum):
+    NOTE = "note"
+    DOUBT = "doubt"
+    INVALID = "invalid"
+
+
+class Code(StrEnum):
+    """Every doubt this project can raise. Programs may rely on these words."""
+
+    # where the numbers come from
+    SIMULATED = "simulated"
+    VOLTAGE_DECLARED = "voltage-declared"
+    VOLTAGE_SET = "voltage-set"
+    VOLTAGE_UNKNOWN = "voltage-unknown"
+    ENERGY_UNAVAILABLE = "energy-unavailable"
+    CALIBRATION_DEFAULTED = "calibration-defaulted"
+    ACCURACY_UNVERIFIED = "accuracy-unverified"
+    INFERENCES_ASSUMED = "inferences-assumed"
+    # the recording
+    LOST_SAMPLES = "lost-samples"
+    GAP_LENGTH_UNCERTAIN = "gap-length-uncertain"
+    MISALIGNED = "misaligned"
+    CLIPPED = "clipped"
+    INVALID_SAMPLES = "invalid-samples"
+    ALTERED_SAMPLES = "altered-samples"
+    BACK_PRESSURE = "back-pressure"
+    UNFINISHED = "unfinished"
+    TRUNCATED = "truncated"
+    TRIALS_JOINED = "trials-joined"
+    # the windows
+    CUT_WINDOW = "cut-window"
+    BOUNCING_EDGES = "bouncing-edges"
+    MISSING_EDGES = "missing-edges"
+    ODD_WINDOWS = "odd-windows"
+    ODD_STAMP_COUNT = "odd-stamp-count"
+    SHORT_WINDOW = "short-window"
+    FEW_SAMPLES = "few-samples"
+    HOST_CLOCK_ONLY = "host-clock-only"
+    COUNT_MISMATCH = "count-mismatch"
+    # the statistics
+    SINGLE_WINDOW = "single-window"
+    FEW_WINDOWS = "few-windows"
+    TARGET_NOT_REACHED = "target-not-reached"
+    IDLE_BETWEEN_WINDOWS = "idle-between-windows"
+    NEGATIVE_NET = "negative-net"
+    # the battery
+    BATTERY_SIMPLE = "battery-simple-formula"
+    BATTERY_PULSE = "battery-pulse-current"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caveat:
+    """`text` is cause, effect on the number, and remedy, as plain sentences; `data` the figures behind it."""
+
+    code: Code
+    severity: Severity
+    text: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def note(code: Code, text: str, **data: Any) -> Caveat:
+    return Caveat(code=code, severity=Severity.NOTE, text=text, data=data)
+
+
+def doubt(code: Code, text: str, **data: Any) -> Caveat:
+    return Caveat(code=code, severity=Severity.DOUBT, text=text, data=data)
+
+
+def invalid(code: Code, text: str, **data: Any) -> Caveat:
+    return Caveat(code=code, severity=Severity.INVALID, text=text, data=data)

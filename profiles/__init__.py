@@ -1,0 +1,1 @@
+"""Device, battery, model and rig profiles: data, validated by joulemeter.profile."""
