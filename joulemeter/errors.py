@@ -51,8 +51,8 @@ class IncompleteError(JouleMeterError):
 class MissingExtraError(JouleMeterError):
     exit_code = 7
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(what, f"Install it: pip install 'joulemeter[{extra}]'.")
+    def __init__(self, what: str, package: str) -> None:
+        super().__init__(what, f"Install it: pip install '{package}'.")
 
 
 BY_EXIT_CODE: dict[int, type[JouleMeterError]] = {

@@ -115,6 +115,10 @@ class Decoder(Protocol):
         """The samples completed by these bytes, in order; a new block begins after each hole."""
         ...
 
+    def finish(self) -> list[Block]:
+        """The samples held back until now; the stream has ended."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Everything needed to go on from here, as JSON types."""
         ...

@@ -116,6 +116,8 @@ class Battery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
+    """All of it. `truth` is the closed form of a simulated load, None for everything real."""
+
     name: str
     created: str
     simulated: bool
@@ -133,6 +135,7 @@ class Result:
     sync: Sync = field(default_factory=Sync)
     uncertainty: tuple[Term, ...] = ()
     battery: Battery | None = None
+    truth: Mapping[str, float] | None = None
     caveats: tuple[Caveat, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA

@@ -109,7 +109,8 @@ def show(value: float | None, unit: str, digits: int = 4) -> str:
     scaled = value / scale
     if not math.isfinite(scaled):
         return f"{scaled} {unit}"
-    exponent = math.floor(math.log10(abs(scaled))) if scaled else 0
+    # The exponent after rounding: 0.9999996 to four digits is 1.000.
+    exponent = int(f"{scaled:.{digits - 1}e}".partition("e")[2])
     return f"{_fixed(scaled, digits - 1 - exponent)} {prefix}{unit}"
 
 
@@ -138,9 +139,14 @@ def show_duration(seconds: float | None) -> str:
     if seconds < 60:
         return show(seconds, "s", 4 if seconds < 1 else 3)
     if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+        return _two_parts(seconds, 60, "min", 1, "s")
     if seconds < 2 * 86400:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+        return _two_parts(seconds, 3600, "h", 60, "min")
     if seconds < 2 * 365.25 * 86400:
         return f"{seconds / 86400:.0f} days"
     return f"{seconds / (365.25 * 86400):.1f} years"
+
+
+def _two_parts(seconds: float, large_s: int, large: str, small_s: int, small: str) -> str:
+    count, rest = divmod(round(seconds / small_s), large_s // small_s)
+    return f"{count} {large} {rest} {small}" if rest else f"{count} {large}"

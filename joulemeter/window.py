@@ -49,8 +49,9 @@ class WindowEnergy:
     """What one window cost. None is unknown, never zero.
 
     `missing_s` is the part of the window without samples: its energy is not in `energy_j`. `edge_power_w` is the
-    larger of the powers just inside the two edges. `energy_by_range_j` and `dwell_by_range_s` split the window by
-    the instrument's range (key None where it has only one). `altered_j` bounds the energy that a filter replaced.
+    largest power of the two samples just inside either edge. `energy_by_range_j` and `dwell_by_range_s` split the
+    window by the instrument's range (key None where it has only one). `altered_j` bounds the energy that a filter
+    replaced.
     """
 
     window: Window

@@ -1,1 +1,1 @@
-"""."""
+"""What driver authors test with; public."""

@@ -1,0 +1,4 @@
+from joulemeter.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,542 @@
+"""A recording to a result: align, integrate, summarise. A pure function of the recording."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from joulemeter import align as aligning
+from joulemeter.align import Alignment, Trigger
+from joulemeter.capture import Basis, Header, Quantity, Recording, Stream
+from joulemeter.caveat import Caveat, Code, doubt, note
+from joulemeter.errors import DataError, UsageError
+from joulemeter.integrate import complement, integrate
+from joulemeter.result import Efficiency, Power, Result, Summary, Sync, Term, Windows
+from joulemeter.stats import Spread, summarise
+from joulemeter.uncertainty import budget, relative_gain, systematic
+from joulemeter.units import show_duration
+from joulemeter.window import Role, Window, WindowEnergy
+
+# EEMBC and MLCommons require windows of at least this length (their runners print an error below it).
+MLPERF_MIN_WINDOW_S = 10.0
+# A host stamp may move an edge; beyond this share of the window the energy is in doubt.
+HOST_EDGE_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asked of the analysis; None: as the recording says."""
+
+    trigger: str | None = None
+    inferences_per_window: int | None = None
+    convention: str = "native"
+    debounce_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """`windows` are all inference windows found; those with `used` True count in the result."""
+
+    result: Result
+    windows: tuple[WindowEnergy, ...]
+    used: tuple[bool, ...]
+    alignment: Alignment
+
+
+def analyze(recording: Recording, request: Request | None = None) -> Analysis:
+    """Raises DataError when nothing was measured, UsageError for a trigger or convention that does not fit."""
+    request = request or Request()
+    if request.convention not in aligning.CONVENTIONS:
+        raise UsageError(
+            f"{request.convention!r} is not a convention.", f"Conventions: {', '.join(aligning.CONVENTIONS)}."
+        )
+    stream = _main_stream(recording)
+    trigger = _trigger(recording, request)
+    if request.convention == "eembc" and trigger.form not in ("falling-pairs", "pairs"):
+        raise UsageError("The convention 'eembc' needs EEMBC stamps.", "Use --trigger events:falling-pairs.")
+    per_window, caveats = _inferences_per_window(recording, request)
+    alignment = aligning.align(
+        recording,
+        stream,
+        trigger,
+        inferences_per_window=per_window or 1,
+        convention=request.convention,
+        debounce_s=request.debounce_s,
+    )
+    if not alignment.windows:
+        raise DataError(
+            f"Nothing was measured: {trigger} marked no complete window ({_listed(alignment.rejected) or 'no pairs'}).",
+            "Record longer, or check what the trigger line does.",
+        )
+    caveats += [*recording.caveats, *alignment.caveats]
+    if stream is None:
+        return _timing_only(recording, alignment, caveats)
+    return _with_energy(recording, stream, alignment, caveats)
+
+
+def _listed(rejected: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+
+
+def _main_stream(recording: Recording) -> Stream | None:
+    if len(recording.streams) > 1:
+        names = ", ".join(stream.name for stream in recording.streams)
+        raise UsageError(f"{recording.name} holds several streams ({names}).", "This version analyses one at a time.")
+    return recording.streams[0] if recording.streams else None
+
+
+def _trigger(recording: Recording, request: Request) -> Trigger:
+    text = request.trigger or recording.trigger
+    if text is None:
+        raise UsageError(
+            f"Nothing says when the model ran in {recording.name}.",
+            "Name the trigger with --trigger, such as d0 for a pin that is high during the inference.",
+        )
+    return aligning.parse_trigger(text)
+
+
+def _inferences_per_window(recording: Recording, request: Request) -> tuple[int | None, list[Caveat]]:
+    asked, told = request.inferences_per_window, recording.meta.get("inferences_per_window")
+    if asked is not None and asked < 1:
+        raise UsageError(f"{asked} inferences per window make no sense.", "Give a whole number from 1.")
+    if asked is not None or told is not None:
+        return asked or told, []
+    return None, [
+        note(
+            Code.INFERENCES_ASSUMED,
+            "Nothing says how many inferences one window holds; one is assumed. If there are more, energy and latency "
+            "per inference are too large by that factor: give --inferences-per-window.",
+        )
+    ]
+
+
+# -- with a meter -----------------------------------------------------------------------------------------------------
+
+
+def _with_energy(recording: Recording, stream: Stream, alignment: Alignment, caveats: list[Caveat]) -> Analysis:
+    header = stream.header
+    baseline = _baseline(recording, stream)
+    span_ns = (alignment.windows[0].start_ns, max(window.stop_ns for window in alignment.windows))
+    between = [] if baseline else complement(alignment.windows, *span_ns)
+    # What was recorded on purpose as idle is no part of the mean power.
+    whole = Window(
+        start_ns=max((window.stop_ns for window in baseline), default=0),
+        stop_ns=stream.timebase.time_ns(stream.length),
+        index=0,
+        role=Role.IDLE,
+    )
+    measured = integrate(stream, [whole, *alignment.windows, *(baseline or between)])
+    total, measured = measured[0], measured[1:]
+    windows, idle_windows = measured[: len(alignment.windows)], measured[len(alignment.windows) :]
+    rejected = dict(alignment.rejected)
+    used, why = _judge(windows, stream.timebase.time_ns(stream.length))
+    for reason in why:
+        rejected[reason] = rejected.get(reason, 0) + 1
+    kept = [window for window, good in zip(windows, used, strict=True) if good]
+    if not kept:
+        raise DataError(
+            f"Nothing was measured: all {len(windows)} window(s) were rejected ({_listed(rejected)}).",
+            "Look at the recording with `joulemeter report`, and record again.",
+        )
+    caveats += _stream_caveats(stream, windows, kept, alignment)
+    energies = [window.energy_j / window.window.inferences for window in kept if window.energy_j is not None]
+    basis = Basis.SIMULATED if header.simulated else _power_basis(header)
+    terms: tuple[Term, ...] = ()
+    energy, net, idle_w = Summary(reason="voltage unknown"), None, None
+    net_reason: str | None = "energy is unavailable"
+    if energies:
+        spread = summarise(energies)
+        terms = budget(kept, header, spread)
+        accuracy = any(term.term == "gain" for term in terms)
+        energy = _summary(spread, basis, systematic(terms) if accuracy else None)
+        idle_w = _mean_power(idle_windows)
+        net, net_reason, net_caveats = _net(kept, idle_w, terms, basis, between=not baseline, accuracy=accuracy)
+        caveats += net_caveats
+        caveats += _count_caveats(len(kept))
+    else:
+        caveats.append(
+            doubt(
+                Code.ENERGY_UNAVAILABLE,
+                "This meter measures current only and no voltage was given, so energy and power are unknown; charge "
+                "and latency are measured. Give --supply or --assume-voltage.",
+            )
+        )
+    timed_by_host = alignment.sync.grade == "host-marker"
+    latency = _latency(
+        [window.window for window in kept],
+        Basis.SIMULATED if header.simulated and not timed_by_host else Basis.MEASURED,
+    )
+    charges = [window.charge_c / window.window.inferences for window in kept if window.charge_c is not None]
+    peaks = [window.peak_power_w for window in kept if window.peak_power_w is not None]
+    power = Power(
+        mean=total.mean_power_w,
+        idle=idle_w,
+        peak=max(peaks, default=None),
+        inference=_mean_power(kept),
+        basis=basis if energies else Basis.UNAVAILABLE,
+    )
+    result = Result(
+        **_about(recording),
+        simulated=header.simulated or bool(recording.meta.get("simulated")),
+        instrument={
+            "key": header.instrument,
+            "model": header.model,
+            "serial": header.serial,
+            "firmware": header.firmware,
+            "rate_hz": header.rate_hz,
+            "voltage_basis": _voltage_basis(header),
+            "voltage_v": None if header.voltage is None else header.voltage.volts,
+        },
+        windows=Windows(
+            found=len(windows) + sum(alignment.rejected.values()),
+            used=len(kept),
+            rejected=rejected,
+            inferences_per_window=_same([window.window.inferences for window in kept]),
+        ),
+        energy_per_inference_j=energy,
+        net_energy_per_inference_j=net,
+        net_reason=net_reason,
+        latency_s=latency,
+        power_w=power,
+        charge_per_inference_c=summarise(charges).median if charges else None,
+        efficiency=_efficiency(energy, latency),
+        sync=alignment.sync,
+        uncertainty=terms,
+        caveats=_ordered(caveats, header.simulated),
+    )
+    return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment)
+
+
+def _judge(windows: Sequence[WindowEnergy], end_ns: int) -> tuple[list[bool], list[str]]:
+    """Which windows count, and the reasons of those that do not."""
+    used, why = [], []
+    for window in windows:
+        reason = None
+        if window.window.start_ns < 0:
+            reason = "cut-at-start"
+        elif window.window.stop_ns > end_ns:
+            reason = "cut-at-end"
+        elif window.missing_s > 0:
+            reason = "lost-samples"
+        used.append(reason is None)
+        why += [reason] if reason else []
+    return used, why
+
+
+def _baseline(recording: Recording, stream: Stream) -> list[Window]:
+    """Idle windows that the session recorded on purpose, marked by host stamps."""
+    stamps = [event for event in recording.events if event.source == "baseline" and event.monotonic_ns is not None]
+    if len(stamps) < 2 or stream.timebase.monotonic_ns is None:
+        return []
+    times = [stream.timebase.from_monotonic(event.monotonic_ns or 0) for event in stamps]
+    return [
+        Window(start_ns=max(start, 0), stop_ns=stop, index=k, role=Role.BASELINE)
+        for k, (start, stop) in enumerate(zip(times[0::2], times[1::2], strict=False))
+        if stop > max(start, 0)
+    ]
+
+
+def _mean_power(windows: Sequence[WindowEnergy]) -> float | None:
+    """Time-weighted mean power of windows that were seen in full or in part; None if there are none."""
+    seen = [(w.energy_j, w.energy_j / w.mean_power_w) for w in windows if w.energy_j is not None and w.mean_power_w]
+    total_s = math.fsum(span for _, span in seen)
+    return math.fsum(energy for energy, _ in seen) / total_s if total_s else None
+
+
+def _summary(spread: Spread, basis: Basis, u_systematic: float | None) -> Summary:
+    known = [u for u in (spread.u_median, u_systematic) if u is not None]
+    return Summary(
+        median=spread.median,
+        mean=spread.mean,
+        stdev=spread.stdev,
+        min=spread.min,
+        max=spread.max,
+        p5=spread.p5,
+        p95=spread.p95,
+        p99=spread.p99,
+        ci95=spread.ci95,
+        ci95_method=spread.ci95_method,
+        u_random=spread.u_median,
+        u_systematic=u_systematic,
+        expanded_k2=2 * math.hypot(*known) if u_systematic is not None else None,
+        basis=basis,
+    )
+
+
+def _net(
+    kept: Sequence[WindowEnergy],
+    idle_w: float | None,
+    terms: Sequence[Term],
+    basis: Basis,
+    *,
+    between: bool,
+    accuracy: bool,
+) -> tuple[Summary | None, str | None, list[Caveat]]:
+    """Energy above idle: the same windows less idle power times their duration. Never clamped at zero."""
+    if idle_w is None:
+        return None, "no idle time was recorded", []
+    values = [
+        (window.energy_j or 0.0) / window.window.inferences
+        - idle_w * window.window.duration_s / window.window.inferences
+        for window in kept
+    ]
+    spread = summarise(values)
+    caveats = []
+    if between:
+        caveats.append(
+            note(
+                Code.IDLE_BETWEEN_WINDOWS,
+                "Idle power is the mean power between the windows of this recording. If the board did other work "
+                "there, net energy is too low by that share; --baseline records idle on purpose.",
+            )
+        )
+    if spread.median < 0:
+        caveats.append(
+            doubt(
+                Code.NEGATIVE_NET,
+                "Net energy is negative: the board drew more outside the windows than inside. The trigger may be "
+                "inverted (try d0:low), or idle is not idle.",
+            )
+        )
+    # Offsets cancel in the difference; what scales with energy acts on the difference alone.
+    total = math.fsum(window.energy_j or 0.0 for window in kept) / sum(window.window.inferences for window in kept)
+    edges = math.fsum(term.contribution_j**2 for term in terms if term.term in ("window edges", "range switch"))
+    scaled = relative_gain(terms, total) * spread.median if total else 0.0
+    return _summary(spread, basis, math.sqrt(edges + scaled**2) if accuracy else None), None, caveats
+
+
+def _stream_caveats(
+    stream: Stream, windows: Sequence[WindowEnergy], kept: Sequence[WindowEnergy], alignment: Alignment
+) -> list[Caveat]:
+    header, rate_hz = stream.header, stream.timebase.rate_hz
+    caveats = list(header.caveats)
+    lost = sum(gap.lost for gap in stream.gaps)
+    end_ns = stream.timebase.time_ns(stream.length)
+    hit = sum(1 for window in windows if window.missing_s and 0 <= window.window.start_ns < end_ns)
+    if lost:
+        caveats.append(
+            doubt(
+                Code.LOST_SAMPLES,
+                f"{lost} samples ({show_duration(lost / rate_hz)}) were lost in {len(stream.gaps)} hole(s); {hit} "
+                "window(s) are touched and were left out. The others are not affected. Use a direct USB port, and "
+                "close what loads the host.",
+                lost=lost,
+                holes=len(stream.gaps),
+                windows=hit,
+            )
+        )
+    unsure = [gap for gap in stream.gaps if gap.doubt]
+    if unsure:
+        caveats.append(
+            doubt(
+                Code.GAP_LENGTH_UNCERTAIN,
+                f"The length of {len(unsure)} hole(s) is known only to a multiple of the sample counter; times "
+                f"after it may be off by {show_duration(sum(gap.doubt for gap in unsure) / rate_hz)}. Energies are "
+                "not affected.",
+            )
+        )
+    clipped = sum(window.clipped_samples for window in kept)
+    if clipped:
+        caveats.append(
+            doubt(
+                Code.CLIPPED,
+                f"{clipped} samples inside the windows are at the end of the meter's range: energy is at least what "
+                "is stated. Use a meter with a larger range.",
+                samples=clipped,
+            )
+        )
+    altered = sum(window.altered_samples for window in kept)
+    if altered:
+        share = altered / max(sum(window.samples for window in kept), 1.0)
+        caveats.append(
+            note(
+                Code.ALTERED_SAMPLES,
+                f"{altered} samples inside the windows ({share:.2%}) follow a range switch and were replaced by the "
+                "meter's usual filter. What it may hide is in the budget as 'range switch'.",
+                samples=altered,
+            )
+        )
+    channel = header.channel(Quantity.POWER) or header.channel(Quantity.CURRENT)
+    if channel is not None and not channel.accuracy:
+        caveats.append(
+            note(
+                Code.ACCURACY_UNVERIFIED,
+                f"The accuracy of {header.model} is not known here, so the uncertainty holds the scatter only and no "
+                "total is given.",
+            )
+        )
+    elif channel is not None and not all(row.verified for row in channel.accuracy):
+        caveats.append(
+            note(
+                Code.ACCURACY_UNVERIFIED,
+                f"Part of the accuracy table of {header.model} was not checked against its maker's document.",
+            )
+        )
+    if header.voltage is not None and header.voltage.basis in (Basis.SET, Basis.DECLARED):
+        code = Code.VOLTAGE_SET if header.voltage.basis is Basis.SET else Code.VOLTAGE_DECLARED
+        caveats.append(
+            note(
+                code,
+                f"Voltage was not measured but {header.voltage.basis} ({header.voltage.volts:g} V); every joule rests "
+                "on it, and the budget holds its limit.",
+            )
+        )
+    few = [window for window in kept if Code.FEW_SAMPLES in window.caveats]
+    if few:
+        caveats.append(
+            doubt(
+                Code.FEW_SAMPLES,
+                f"{len(few)} window(s) are shorter than five samples of this meter; their edges decide their energy. "
+                "Put more inferences into each window.",
+                windows=len(few),
+            )
+        )
+    caveats += _edge_caveats(kept, alignment.sync)
+    caveats += _short_windows(windows, alignment.sync)
+    return caveats
+
+
+def _short_windows(windows: Sequence[WindowEnergy], sync: Sync) -> list[Caveat]:
+    """EEMBC and MLCommons call windows of less than ten seconds invalid; their runners publish them all the same."""
+    if sync.trigger is None or not sync.trigger.startswith("events"):
+        return []
+    short = [window.window.index for window in windows if window.window.duration_s < MLPERF_MIN_WINDOW_S]
+    if not short:
+        return []
+    return [
+        doubt(
+            Code.SHORT_WINDOW,
+            f"{len(short)} window(s) are shorter than the {MLPERF_MIN_WINDOW_S:g} s that MLPerf Tiny demands. Their "
+            "edges weigh more; such a run is not valid for submission. Use more inferences per window.",
+            windows=short,
+        )
+    ]
+
+
+def _edge_caveats(kept: Sequence[WindowEnergy], sync: Sync) -> list[Caveat]:
+    shortest_s = min(window.window.duration_s for window in kept)
+    if sync.grade != "host-marker" or not sync.residual_s or sync.residual_s < HOST_EDGE_SHARE * shortest_s:
+        return []
+    return [
+        doubt(
+            Code.HOST_CLOCK_ONLY,
+            f"Windows were placed by the host's clock to {show_duration(sync.residual_s)}, which is "
+            f"{sync.residual_s / shortest_s:.0%} of the shortest window. Put more inferences into each window, or give "
+            "the meter a trigger line.",
+        )
+    ]
+
+
+def _count_caveats(count: int) -> list[Caveat]:
+    if count == 1:
+        return [
+            doubt(
+                Code.SINGLE_WINDOW,
+                "One window has no scatter: how far the next one would differ is unknown. Repeat with --windows.",
+            )
+        ]
+    if count < 6:
+        return [
+            note(
+                Code.FEW_WINDOWS,
+                f"{count} windows are too few for an interval of the median; it is Student's t about the mean.",
+            )
+        ]
+    return []
+
+
+def _power_basis(header: Header) -> Basis:
+    """A product with a voltage that was only stated is derived, not measured."""
+    if header.channel(Quantity.POWER) or header.channel(Quantity.VOLTAGE):
+        return Basis.MEASURED
+    return Basis.DERIVED
+
+
+def _voltage_basis(header: Header) -> str | None:
+    if header.channel(Quantity.VOLTAGE):
+        return str(Basis.MEASURED)
+    return None if header.voltage is None else str(header.voltage.basis)
+
+
+# -- without a meter --------------------------------------------------------------------------------------------------
+
+
+def _timing_only(recording: Recording, alignment: Alignment, caveats: list[Caveat]) -> Analysis:
+    latency = _latency(alignment.windows, Basis.MEASURED)
+    reason = "no meter was used"
+    caveats.append(
+        note(
+            Code.ENERGY_UNAVAILABLE,
+            "No meter was used, so energy and power are unavailable; only time was measured. Name one with --meter.",
+        )
+    )
+    caveats += _count_caveats(len(alignment.windows))
+    result = Result(
+        **_about(recording),
+        simulated=bool(recording.meta.get("simulated")),
+        windows=Windows(
+            found=len(alignment.windows),
+            used=len(alignment.windows),
+            rejected=alignment.rejected,
+            inferences_per_window=_same([window.inferences for window in alignment.windows]),
+        ),
+        energy_per_inference_j=Summary(reason=reason),
+        net_reason=reason,
+        latency_s=latency,
+        efficiency=_efficiency(Summary(), latency),
+        sync=alignment.sync,
+        caveats=_ordered(caveats, False),
+    )
+    empty = tuple(
+        WindowEnergy(window=window, energy_j=None, charge_c=None, mean_power_w=None, peak_power_w=None, samples=0.0)
+        for window in alignment.windows
+    )
+    return Analysis(result=result, windows=empty, used=(True,) * len(empty), alignment=alignment)
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+
+
+def _latency(windows: Sequence[Window], basis: Basis) -> Summary:
+    return _summary(summarise([window.latency_s for window in windows]), basis, None)
+
+
+def _efficiency(energy: Summary, latency: Summary) -> Efficiency:
+    per_second = 1 / latency.median if latency.median else None
+    if not energy.median or energy.median <= 0:
+        return Efficiency(inferences_per_second=per_second)
+    return Efficiency(
+        inferences_per_joule=1 / energy.median,
+        # (inferences / s) / W is inferences / J while the model runs; kept under the name people look for.
+        inferences_per_second_per_watt=1 / energy.median,
+        inferences_per_second=per_second,
+        edp_js=energy.median * latency.median if latency.median else None,
+    )
+
+
+def _about(recording: Recording) -> dict[str, Any]:
+    meta = recording.meta
+    return {
+        "name": recording.name,
+        "created": str(meta.get("created") or ""),
+        "device": meta.get("device"),
+        "workload": meta.get("workload"),
+        "provenance": meta.get("provenance") or {},
+    }
+
+
+def _same(values: Sequence[int]) -> int | None:
+    return values[0] if values and len(set(values)) == 1 else None
+
+
+def _ordered(caveats: Sequence[Caveat], simulated: bool) -> tuple[Caveat, ...]:
+    """The worst first, each once; a simulated recording says so before anything else."""
+    first = (
+        [note(Code.SIMULATED, "The instrument was a simulator: no number here says anything about real hardware.")]
+        if simulated
+        else []
+    )
+    rank = {"invalid": 0, "doubt": 1, "note": 2}
+    return (*first, *sorted(caveats, key=lambda caveat: rank[caveat.severity]))

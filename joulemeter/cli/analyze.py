@@ -1,0 +1,56 @@
+"""joulemeter analyze"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from joulemeter import units
+from joulemeter.cli import common
+from joulemeter.cli.common import emit
+
+app = common.app("Recompute a result from a recording.")
+
+
+@app.command()
+def analyze(
+    path: Annotated[Path, typer.Argument(help="A run directory, a zip of one, or another program's recording.")],
+    trigger: Annotated[str | None, typer.Option(help="Instead of the one recorded: d0, d0:low, d0:rising, ...")] = None,
+    inferences_per_window: common.PerWindow = None,
+    convention: Annotated[
+        str, typer.Option(help="native shares samples at the edges; eembc sums as EnergyRunner does.")
+    ] = "native",
+    debounce: common.Debounce = None,
+    format_: Annotated[str, typer.Option("--format", help="text, json, or mlperf.")] = "text",
+    windows_csv: Annotated[Path | None, typer.Option("--windows-csv", help="Write a row per window here.")] = None,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Recompute a result from a run directory, a zip of one, or a foreign recording.
+
+    In a run directory result.json and windows.csv are written again; nothing else is touched.
+    """
+    from joulemeter import loading, store
+    from joulemeter.analyze import Request
+    from joulemeter.analyze import analyze as compute
+
+    if format_ not in common.FORMATS:
+        raise typer.BadParameter(f"--format is one of {', '.join(common.FORMATS)}.")
+    request = Request(
+        trigger=trigger,
+        inferences_per_window=inferences_per_window,
+        convention=convention,
+        debounce_s=units.parse(debounce, "s") if debounce else None,
+    )
+    with common.progress(quiet=quiet) as progress:
+        progress(f"reading {path}")
+        with loading.opened(path) as recording:
+            analysis = compute(recording, request)
+    folder = path if path.is_dir() and store.is_run(path) else None
+    if folder is not None:
+        store.write_result(folder, analysis.result, analysis.windows)
+    if windows_csv is not None:
+        store.write_windows(windows_csv, analysis.windows)
+    emit(common.present(analysis.result, "json" if json else format_, folder))

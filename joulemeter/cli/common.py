@@ -1,0 +1,179 @@
+"""What all commands share: options, progress on stderr, and errors with their exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from joulemeter.errors import IncompleteError, JouleMeterError
+from joulemeter.result import Result
+
+Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for run directories.")]
+MeterName = Annotated[
+    str, typer.Option("--meter", "-m", metavar="KEY[@ADDRESS]", help="Such as ppk2, ppk2@/dev/ttyACM1, or none.")
+]
+Supply = Annotated[
+    str | None, typer.Option(metavar="3.0V", help="The meter powers the board with this voltage; never a default.")
+]
+AssumeVoltage = Annotated[
+    str | None, typer.Option(metavar="3.0V", help="The board's own supply, for meters that measure current only.")
+]
+Simulate = Annotated[bool, typer.Option("--simulate", help="Use the instrument's simulator; every face says so.")]
+LoadText = Annotated[
+    str | None,
+    typer.Option(
+        "--load",
+        metavar="STEPS",
+        help="What the simulated board draws: CURRENT/DURATION/LINES,... as 8mA/20ms/d0,1uA/1s.",
+    ),
+]
+Faults = Annotated[
+    str | None, typer.Option(metavar="KIND@TIME[:BYTES],...", help="What goes wrong on the simulated wire.")
+]
+Duration = Annotated[str | None, typer.Option(metavar="5s", help="Record for so long.")]
+Setting = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the meter's own.")]
+Debounce = Annotated[
+    str | None,
+    typer.Option(metavar="50us", help="Shortest pulse and pause that count; 0s switches the search for bounces off."),
+]
+PerWindow = Annotated[
+    int | None, typer.Option("--inferences-per-window", metavar="N", min=1, help="How many each window holds.")
+]
+NameOption = Annotated[str | None, typer.Option("--name", help="What the run is called.")]
+NoteOption = Annotated[str | None, typer.Option("--note", help="Kept with the run.")]
+
+
+def app(help_text: str) -> typer.Typer:
+    """A typer application of one command, without markup and without its own handling of errors."""
+    return typer.Typer(
+        help=help_text,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=False,
+    )
+
+
+def run(application: typer.Typer, name: str, arguments: Sequence[str]) -> NoReturn:
+    """Run one command; every error becomes a paragraph on stderr and an exit code."""
+    try:
+        application(args=list(arguments), prog_name=f"joulemeter {name}")
+    except JouleMeterError as error:
+        sys.exit(fail(error))
+    except BrokenPipeError:
+        # The reader of our output has gone; leave quietly, and keep the interpreter from trying once more.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        sys.exit(0)
+    sys.exit(0)
+
+
+def fail(error: JouleMeterError) -> int:
+    """Print an error as a paragraph; its exit code."""
+    sys.stderr.write("\n".join(wrap(f"joulemeter: {error}", "  ")) + "\n")
+    return error.exit_code
+
+
+def width() -> int:
+    return min(shutil.get_terminal_size((80, 24)).columns, 100)
+
+
+def wrap(text: str, indent: str = "", first: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        width() - 1,
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+class Progress:
+    """One line that is rewritten on a terminal; a line every few seconds elsewhere."""
+
+    EVERY_S = 5.0
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._last = time.monotonic()
+        self._open = False
+
+    def __call__(self, text: str) -> None:
+        if self._quiet:
+            return
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{text[: width() - 1]}")
+            sys.stderr.flush()
+            self._open = True
+        elif time.monotonic() - self._last >= self.EVERY_S:
+            self._last = time.monotonic()
+            sys.stderr.write(text + "\n")
+
+    def done(self) -> None:
+        if self._open:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._open = False
+
+
+@contextlib.contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """Progress that leaves a clean line whatever happens; Ctrl-C outside a recording is exit code 6."""
+    shown = Progress(quiet=quiet)
+    try:
+        yield shown
+    except KeyboardInterrupt:
+        raise IncompleteError("Interrupted.", "Nothing was being recorded.") from None
+    finally:
+        shown.done()
+
+
+def emit(text: str) -> None:
+    """Text for stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def settings(pairs: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE options as a mapping."""
+    parsed = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE.")
+        parsed[name] = value
+    return parsed
+
+
+def plain(value: Any) -> Any:
+    """JSON-able form of dataclasses and enums, for --json of lists."""
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+FORMATS = ("text", "json", "mlperf")
+
+
+def present(result: Result, form: str, folder: Path | None = None) -> str:
+    """A result in one of FORMATS."""
+    from joulemeter.cli.text import mlperf_lines, render
+
+    match form:
+        case "json":
+            return result.to_json()
+        case "mlperf":
+            return mlperf_lines(result)
+        case _:
+            return render(result, folder)

@@ -1,0 +1,89 @@
+"""joulemeter measure"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from joulemeter import units
+from joulemeter.cli import common
+from joulemeter.cli.common import emit
+
+app = common.app("Record a meter and a workload, and print energy per inference.")
+
+
+@app.command()
+def measure(
+    meter: common.MeterName,
+    workload: Annotated[str | None, typer.Option(metavar="KIND:TARGET", help="Such as tflite:MODEL.tflite.")] = None,
+    trigger: Annotated[str | None, typer.Option(help="d0, d0:low, d0:rising, d0:falling-pairs, host, events.")] = None,
+    supply: common.Supply = None,
+    assume_voltage: common.AssumeVoltage = None,
+    simulate: common.Simulate = False,
+    load: common.LoadText = None,
+    faults: common.Faults = None,
+    duration: common.Duration = None,
+    windows: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after so many windows.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="1%", help="Stop when the 95 % interval of the median is that narrow.")
+    ] = None,
+    inferences_per_window: common.PerWindow = None,
+    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Inferences before the first window.")] = 10,
+    baseline: Annotated[str | None, typer.Option(metavar="2s", help="Record idle for so long first.")] = None,
+    debounce: common.Debounce = None,
+    timeout: Annotated[str, typer.Option(metavar="20s", help="Give up when no window completes for so long.")] = "20s",
+    runtime: Annotated[str | None, typer.Option(help="Runtime of a tflite workload.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the workload's runtime.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Batch size of the workload.")] = None,
+    setting: common.Setting = None,
+    format_: Annotated[str, typer.Option("--format", help="text, json, or mlperf.")] = "text",
+    name: common.NameOption = None,
+    note: common.NoteOption = None,
+    output: common.Output = Path("results"),
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Record a meter and a workload, and print energy per inference.
+
+    Without a workload the board runs by itself and the trigger says when.
+    """
+    from joulemeter import session
+    from joulemeter.instrument import Options
+
+    options = Options(
+        supply_v=units.parse_positive(supply, "V") if supply else None,
+        declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
+        settings=common.settings(setting),
+    )
+    asked = {"runtime": runtime, "threads": threads, "batch": batch}
+    plan = session.Plan(
+        meter=session.parse_meter(meter, options),
+        output=output,
+        name=name or (Path(workload.partition(":")[2]).stem if workload else meter.partition("@")[0]),
+        trigger=trigger,
+        workload=workload,
+        workload_options={name: str(value) for name, value in asked.items() if value is not None},
+        simulate=simulate,
+        load=load,
+        faults=faults,
+        duration_s=units.parse_positive(duration, "s") if duration else None,
+        windows=windows,
+        target=units.parse_positive(target, "1") if target else None,
+        inferences_per_window=inferences_per_window,
+        warmup=warmup,
+        baseline_s=units.parse_positive(baseline, "s") if baseline else None,
+        debounce_s=units.parse(debounce, "s") if debounce else None,
+        timeout_s=units.parse_positive(timeout, "s"),
+        note=note,
+        argv=tuple(sys.argv),
+    )
+    if format_ not in common.FORMATS:
+        raise typer.BadParameter(f"--format is one of {', '.join(common.FORMATS)}.")
+    with common.progress(quiet=quiet) as progress:
+        outcome = session.measure(plan, progress)
+    emit(common.present(outcome.analysis.result, "json" if json else format_, outcome.folder))
+    if outcome.trouble is not None:
+        raise outcome.trouble

@@ -1,0 +1,478 @@
+"""Profiles: what is known about devices, batteries, models and rigs, as TOML with units and sources.
+
+A profile is a file `profiles/FOLDER/NAME.toml` of this package, or any file of the same form given by its path.
+Quantities are strings with units ("104.6ms"); here they are SI floats, the unit the suffix of the attribute's name.
+What is not known is absent: None or an empty tuple, never a guess.
+
+`grade` says how far a figure may be trusted: "datasheet" and "vendor" were read in the maker's own document,
+"third-party" was measured or reported by somebody else, "memory-check" still has to be held against the named source.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.resources
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, overload
+
+import msgspec
+
+from joulemeter import units
+from joulemeter.errors import UsageError
+
+Grade = Literal["datasheet", "vendor", "third-party", "memory-check"]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Quantity(float):
+    """A float that was written with its unit; greater than zero unless `signed`."""
+
+    unit: ClassVar[str]
+    signed: ClassVar[bool] = False
+
+
+class Amperes(Quantity):
+    unit = "A"
+
+
+class Volts(Quantity):
+    unit = "V"
+
+
+class Seconds(Quantity):
+    unit = "s"
+
+
+class Hertz(Quantity):
+    unit = "Hz"
+
+
+class Coulombs(Quantity):
+    unit = "C"
+
+
+class Ohms(Quantity):
+    unit = "ohm"
+
+
+class Ratio(Quantity):
+    unit = "1"
+
+
+class Celsius(Quantity):
+    unit = "degC"
+    signed = True
+
+
+class Bytes(int):
+    """A memory size, written "192KiB" or "1MiB"."""
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One TOML table. An unknown key is an error: a misspelt one would otherwise measure with the default."""
+
+
+class Figures(Table, frozen=True):
+    """A table of figures that share one source."""
+
+    source: str
+    grade: Grade
+
+
+class Compute(Figures, frozen=True):
+    core: str
+    clock_hz: Hertz | None = msgspec.field(name="clock", default=None)
+
+
+class Memory(Figures, frozen=True):
+    flash_bytes: Bytes | None = msgspec.field(name="flash", default=None)
+    ram_bytes: Bytes | None = msgspec.field(name="ram", default=None)
+
+
+class Supply(Figures, frozen=True):
+    """`min_v` to `max_v` is what the chip accepts, `board_v` what the board delivers to it."""
+
+    min_v: Volts = msgspec.field(name="min")
+    max_v: Volts = msgspec.field(name="max")
+    board_v: Volts | None = msgspec.field(name="board", default=None)
+
+    def __post_init__(self) -> None:
+        if self.min_v >= self.max_v:
+            raise ValueError("min is not below max")
+
+
+class Wiring(Figures, frozen=True):
+    """Where to insert the meter, which pin to use as the trigger, and that pin's high level."""
+
+    break_in: str
+    trigger: str | None = None
+    gpio_v: Volts | None = msgspec.field(name="gpio", default=None)
+
+
+class Current(Figures, frozen=True):
+    """The current of one state of the device: one figure, or the range that the source gives."""
+
+    state: str
+    condition: str
+    current_a: Amperes | None = msgspec.field(name="current", default=None)
+    range_a: tuple[Amperes, Amperes] | None = msgspec.field(name="range", default=None)
+    voltage_v: Volts | None = msgspec.field(name="voltage", default=None)
+
+    def __post_init__(self) -> None:
+        if (self.current_a is None) is (self.range_a is None):
+            raise ValueError("give either current or range")
+        if self.range_a and self.range_a[0] >= self.range_a[1]:
+            raise ValueError("range is not from low to high")
+
+    @property
+    def nominal_a(self) -> float:
+        """The figure, or the middle of the range."""
+        given: list[float] = [figure for figure in (self.current_a, *(self.range_a or ())) if figure is not None]
+        return sum(given) / len(given)
+
+
+class Timing(Figures, frozen=True):
+    """How long a model took: `time_s` is seconds per inference, a batch of `batch` inferences at a time."""
+
+    model: str
+    runtime: str
+    precision: str
+    time_s: Seconds = msgspec.field(name="time")
+    batch: Count = 1
+    statistic: str | None = None
+    firmware_bytes: Bytes | None = msgspec.field(name="firmware", default=None)
+
+
+class Device(Table, frozen=True):
+    name: str
+    maker: str
+    device_class: Literal["mcu", "sbc", "accelerator", "gpu"] = msgspec.field(name="class")
+    compute: Compute
+    aliases: tuple[str, ...] = ()
+    memory: Memory | None = None
+    supply: Supply | None = None
+    wiring: Wiring | None = None
+    currents: tuple[Current, ...] = msgspec.field(name="current", default=())
+    timings: tuple[Timing, ...] = msgspec.field(name="timing", default=())
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _refuse_twins("current", (current.state for current in self.currents))
+        _refuse_twins(
+            "timing", (f"{row.model}, {row.runtime}, {row.precision}, batch {row.batch}" for row in self.timings)
+        )
+
+
+class Capacity(Figures, frozen=True):
+    """The charge a fresh cell delivers, and the conditions under which its maker says so."""
+
+    charge_c: Coulombs = msgspec.field(name="charge")
+    load_ohm: Ohms | None = msgspec.field(name="load", default=None)
+    cutoff_v: Volts | None = msgspec.field(name="cutoff", default=None)
+    temperature_degc: Celsius | None = msgspec.field(name="temperature", default=None)
+
+
+class Limits(Figures, frozen=True):
+    """The largest currents the cell is meant for."""
+
+    continuous_a: Amperes | None = msgspec.field(name="continuous", default=None)
+    pulse_a: Amperes | None = msgspec.field(name="pulse", default=None)
+
+
+class Storage(Figures, frozen=True):
+    """What a cell loses without a load: a ratio of its charge per year, and the age beyond which nobody vouches."""
+
+    loss_per_year: Ratio | None = None
+    shelf_life_s: Seconds | None = msgspec.field(name="shelf_life", default=None)
+
+
+class Cell(Table, frozen=True):
+    name: str
+    chemistry: str
+    nominal_v: Volts = msgspec.field(name="nominal")
+    capacity: Capacity
+    aliases: tuple[str, ...] = ()
+    limits: Limits | None = None
+    storage: Storage | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Input(Table, frozen=True):
+    """`shape` is one sample, without the batch dimension."""
+
+    shape: tuple[Count, ...]
+    description: str | None = None
+
+
+class Accuracy(Figures, frozen=True):
+    metric: str
+    value: Ratio
+    kind: Literal["reported", "target"]
+
+
+class Variant(Table, frozen=True):
+    """One file of the model. `sha256` is the hash of that file, `size` its exact length in bytes."""
+
+    precision: str
+    file: str | None = None
+    size: Count | None = None
+    sha256: str | None = None
+
+
+class Model(Table, frozen=True):
+    name: str
+    task: str
+    source: str
+    parameters: Count | None = None
+    layers: str | None = None
+    dataset: str | None = None
+    aliases: tuple[str, ...] = ()
+    input: Input | None = None
+    accuracy: Accuracy | None = None
+    variants: tuple[Variant, ...] = msgspec.field(name="variant", default=())
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _refuse_twins("variant", (variant.precision for variant in self.variants))
+
+
+class Inference(Table, frozen=True):
+    """What the board runs: names as in the timings of its device profile."""
+
+    model: str
+    runtime: str
+    precision: str
+    batch: Count = 1
+
+
+class Simulation(Table, frozen=True):
+    """How the simulated board behaves: one window each `period_s`, `idle_state` in between."""
+
+    period_s: Seconds = msgspec.field(name="period")
+    idle_state: str
+    active_state: str = "active"
+
+
+class Rig(Table, frozen=True):
+    """A set-up on somebody's bench: a device, its meter and what runs. `device` and `cell` are names or paths."""
+
+    name: str
+    device: str
+    meter: str
+    trigger: str
+    supply_v: Volts | None = msgspec.field(name="supply", default=None)
+    inference: Inference | None = None
+    workload: str | None = None
+    simulation: Simulation | None = None
+    cell: str | None = None
+    every_s: Seconds | None = msgspec.field(name="every", default=None)
+    aliases: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+Profile = Device | Cell | Model | Rig
+P = TypeVar("P", bound=Profile)
+
+# A kind is named by the folder of its profiles.
+KINDS: dict[str, type[Profile]] = {"devices": Device, "batteries": Cell, "models": Model, "rigs": Rig}
+_SINGULAR: dict[str, type[Profile]] = {"device": Device, "battery": Cell, "model": Model, "rig": Rig}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded(Generic[P]):
+    """A profile with what provenance needs: `path` as a person would name it, the file's text, and its hash."""
+
+    profile: P
+    path: str
+    text: str
+    sha256: str
+
+
+@overload
+def load(kind: Literal["device", "devices"], name_or_path: str | Path) -> Device: ...
+@overload
+def load(kind: Literal["battery", "batteries"], name_or_path: str | Path) -> Cell: ...
+@overload
+def load(kind: Literal["model", "models"], name_or_path: str | Path) -> Model: ...
+@overload
+def load(kind: Literal["rig", "rigs"], name_or_path: str | Path) -> Rig: ...
+@overload
+def load(kind: str, name_or_path: str | Path) -> Profile: ...
+def load(kind: str, name_or_path: str | Path) -> Profile:
+    """The profile of that name, alias or path. Raises UsageError."""
+    return find(kind, name_or_path).profile
+
+
+@overload
+def find(kind: type[P], name_or_path: str | Path) -> Loaded[P]: ...
+@overload
+def find(kind: str, name_or_path: str | Path) -> Loaded[Profile]: ...
+def find(kind: type[Any] | str, name_or_path: str | Path) -> Loaded[Any]:
+    """As `load`, with path, text and hash; the kind may also be the class of profile wanted. Raises UsageError.
+
+    Case and punctuation do not matter in a name. Whatever ends in .toml or holds a slash is a path.
+    """
+    struct: type[Any] = _struct(kind) if isinstance(kind, str) else kind
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:
+        return _read(struct, Path(text), text)
+    folder = _folder(struct)
+    file = _resolve(folder, text)
+    return _read(struct, file, f"profiles/{folder}/{file.name}")
+
+
+def names(kind: str) -> list[str]:
+    """The names of the profiles of that kind that come with the package. Raises UsageError."""
+    return [_stem(file) for file in _files(_folder(_struct(kind)))]
+
+
+def validate(path: Path, kind: str | None = None) -> Loaded[Profile]:
+    """Read a profile file and, for a rig, the profiles it names. Raises UsageError.
+
+    Without `kind` it is told by the folder: devices, batteries, models or rigs.
+    """
+    if kind is None:
+        kind = path.absolute().parent.name
+        if kind not in KINDS:
+            raise UsageError(f"{path} does not lie in a folder of profiles.", f"Say which kind it is: {_or(KINDS)}.")
+    loaded = find(kind, path)
+    if isinstance(loaded.profile, Rig):
+        load("device", loaded.profile.device)
+        if loaded.profile.inference is not None:
+            load("model", loaded.profile.inference.model)
+        if loaded.profile.cell is not None:
+            load("battery", loaded.profile.cell)
+    return loaded
+
+
+def fold(name: str) -> str:
+    """A name without case and punctuation, so that "TFLite Micro" is also "tflite-micro"."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _root() -> Traversable:
+    return importlib.resources.files("joulemeter.profiles")
+
+
+def _files(folder: str) -> list[Traversable]:
+    return sorted(
+        (file for file in (_root() / folder).iterdir() if file.name.endswith(".toml")), key=lambda file: file.name
+    )
+
+
+def _stem(file: Traversable) -> str:
+    return file.name.removesuffix(".toml")
+
+
+def _struct(kind: str) -> type[Profile]:
+    struct = KINDS.get(kind) or _SINGULAR.get(kind)
+    if struct is None:
+        raise UsageError(f"There are no profiles of the kind {kind!r}.", f"Known are {_or(KINDS)}.")
+    return struct
+
+
+def _folder(struct: type[Profile]) -> str:
+    return next(folder for folder, each in KINDS.items() if each is struct)
+
+
+def _or(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _resolve(folder: str, name: str) -> Traversable:
+    """The one file that this name fits: by its own name first, then by aliases."""
+    files = _files(folder)
+    fitting = [file for file in files if fold(_stem(file)) == fold(name)]
+    known = [_stem(file) for file in files]
+    if not fitting:
+        for file in files:
+            aliases = _parse(file.read_bytes(), f"profiles/{folder}/{file.name}").get("aliases", [])
+            known += aliases
+            if fold(name) in map(fold, aliases):
+                fitting.append(file)
+    if not fitting:
+        close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        remedy = f"Did you mean {_or(close)}?" if close else f"Known are {', '.join(map(_stem, files))}."
+        raise UsageError(f"There is no profile {name!r} in profiles/{folder}.", remedy)
+    if len(fitting) > 1:
+        both = " and ".join(f"profiles/{folder}/{file.name}" for file in fitting)
+        raise UsageError(f"{name!r} fits {both}.", "Use one of their full names.")
+    return fitting[0]
+
+
+def _read(struct: type[P], file: Traversable, label: str) -> Loaded[P]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{label} cannot be read: {error.strerror}.") from error
+    text, data = content.decode(errors="replace"), _parse(content, label)
+    for place, key, known in _unknown_keys(data, msgspec.inspect.type_info(struct)):
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        remedy = f"Did you mean {close[0]!r}?" if close else f"Known there are {', '.join(sorted(known))}."
+        raise UsageError(f"{label}: {place}{key} is not a known key.", remedy)
+    try:
+        profile = msgspec.convert(data, struct, dec_hook=_from_text)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        raise UsageError(f"{label}: {place.strip('.`') or 'the file'}: {what}") from error
+    return Loaded(profile=profile, path=label, text=text, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _parse(content: bytes, label: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except ValueError as error:
+        raise UsageError(f"{label} is not TOML: {error}.") from error
+
+
+def _unknown_keys(data: object, kind: msgspec.inspect.Type, place: str = "") -> Iterator[tuple[str, str, list[str]]]:
+    """Place, key and the keys known there, for each key that no field takes."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        for each in kind.types:
+            yield from _unknown_keys(data, each, place)
+    if isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from _unknown_keys(item, kind.item_type, f"{place.removesuffix('.')}[{index}].")
+    if isinstance(kind, msgspec.inspect.StructType) and isinstance(data, dict):
+        fields = {field.encode_name: field.type for field in kind.fields}
+        for key, value in data.items():
+            if key in fields:
+                yield from _unknown_keys(value, fields[key], f"{place}{key}.")
+            else:
+                yield place, key, list(fields)
+
+
+_BYTES = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
+_BYTE_FACTORS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _from_text(kind: type, value: object) -> object:
+    """A quantity from its text; ValueError, to which msgspec adds the place."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} must be text with a unit")
+    if issubclass(kind, Bytes):
+        match = _BYTES.fullmatch(value)
+        if match is None:
+            raise ValueError(f"{value!r} is not a memory size such as 192KiB")
+        return kind(int(match[1]) * _BYTE_FACTORS[match[2]])
+    if not issubclass(kind, Quantity):
+        raise NotImplementedError(kind)
+    try:
+        return kind((units.parse if kind.signed else units.parse_positive)(value, kind.unit))
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+def _refuse_twins(what: str, labels: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            raise ValueError(f"{what} {label!r} is given twice")
+        seen.add(label)

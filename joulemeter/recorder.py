@@ -1,0 +1,251 @@
+"""The recorder process: drains one instrument to disk and reports health. Started by record.Recorder.
+
+It runs apart from the measured workload because decoding in the same process slows inferences down severalfold.
+Standard input: one line of JSON with the task, then anything or the end of input to stop, so that it also stops when
+its parent has died. Standard output: JSON lines (started, health, ended, error). SIGTERM stops it cleanly; SIGINT is
+the parent's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joulemeter import registry, store
+from joulemeter.align import LineScanner
+from joulemeter.capture import Header, Quantity
+from joulemeter.errors import DataError, IncompleteError, JouleMeterError
+from joulemeter.instrument import Driver, InstrumentModule, Options
+from joulemeter.integrate import source_of
+
+# A meter that streams and then says nothing for this long has stopped.
+STALL_S = 2.0
+HEALTH_S = 0.2
+ANCHOR_S = 0.05
+CHECKPOINT_SAMPLES = 1 << 20
+# About half a minute of a 400 kB/s stream may wait for a slow disk before the meter has to.
+QUEUE_CHUNKS = 4096
+# Decoding in batches of at least this many samples keeps its fixed cost small.
+DECODE_SAMPLES = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What the parent asks for; `line` is a digital line whose edges are counted while recording."""
+
+    key: str
+    address: str
+    options: Options
+    folder: Path
+    line: str | None = None
+
+
+class _Reader(threading.Thread):
+    """Takes bytes from the driver as they come, so that neither disk nor decoder can make the meter overflow."""
+
+    def __init__(self, driver: Driver, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._driver = driver
+        self._stop_asked = stop
+        self.chunks: queue.Queue[tuple[bytes, int, int]] = queue.Queue(QUEUE_CHUNKS)
+        self.error: JouleMeterError | None = None
+        self.waits = 0
+
+    def run(self) -> None:
+        heard = time.monotonic()
+        try:
+            while not self._stop_asked.is_set():
+                raw = self._driver.read(0.05)
+                if not raw:
+                    if time.monotonic() - heard > STALL_S:
+                        raise IncompleteError(
+                            f"The meter has sent nothing for {STALL_S:g} s.",
+                            "Unplug it and plug it in again; what had arrived is kept.",
+                        )
+                    continue
+                chunk = (raw, *store.now())
+                heard = time.monotonic()
+                try:
+                    self.chunks.put_nowait(chunk)
+                except queue.Full:
+                    self.waits += 1
+                    self.chunks.put(chunk)
+        except JouleMeterError as error:
+            self.error = error
+
+
+class _Health:
+    """Live figures from the decoded stream: for people to watch and for the session to count windows."""
+
+    def __init__(self, header: Header, module: InstrumentModule, line: str | None) -> None:
+        self.decoder = module.decoder(header)
+        self._source = source_of(header)
+        self.samples = self.lost = self.rises = self.falls = 0
+        self._sum = 0.0
+        self._count = 0
+        self._scanner: LineScanner | None = None
+        self._level: bool | None = None
+        for channel in header.channels:
+            if channel.quantity is Quantity.DIGITAL and line in channel.lines:
+                self._scanner = LineScanner(channel.name, channel.lines.index(line or ""))
+
+    def feed(self, raw: bytes, writer: store.StreamWriter, word_bytes: int) -> None:
+        for block in self.decoder.feed(raw):
+            if block.lost_before:
+                begins = block.consumed - len(block) * word_bytes
+                writer.mark("gap", index=block.first_index, lost=block.lost_before, bytes=begins)
+                self.lost += block.lost_before
+            self.samples = block.first_index + len(block)
+            power = self._source.power_w(block)
+            if power is not None:
+                self._sum += float(power.sum())
+                self._count += len(power)
+            if self._scanner is not None:
+                edges = self._scanner.feed(block)
+                if self._level is None:
+                    self._level = self._scanner.first_level
+                # Edges alternate, so the level before the block tells how many of them rise.
+                rises = (edges + (0 if self._level else 1)) // 2
+                self.rises, self.falls = self.rises + rises, self.falls + edges - rises
+                self._level = bool(self._level) ^ bool(edges % 2)
+
+    def report(self) -> dict[str, Any]:
+        mean_w = self._sum / self._count if self._count else None
+        self._sum, self._count = 0.0, 0
+        return {
+            "type": "health",
+            "samples": self.samples,
+            "lost": self.lost,
+            "rises": self.rises,
+            "falls": self.falls,
+            "began_high": None if self._scanner is None else self._scanner.first_level,
+            "power_w": mean_w,
+        }
+
+
+def record(task: Task, stop: threading.Event) -> str:
+    """Record until asked to stop; why it ended. Raises JouleMeterError after closing the recording cleanly."""
+    module = registry.instrument(task.key)
+    with module.open(task.address, task.options) as driver:
+        header = driver.start()
+        try:
+            writer = store.StreamWriter(task.folder, header)
+        except OSError as error:
+            raise _disk(task.folder, error) from error
+        reader = _Reader(driver, stop)
+        reason = "stop"
+        try:
+            _say({"type": "started", "simulated": header.simulated, "rate_hz": header.rate_hz, "model": header.model})
+            reader.start()
+            _write(task, header, module, reader, writer)
+            if reader.error is not None:
+                raise reader.error
+        except OSError as error:
+            reason = "disk full" if error.errno == 28 else "write error"
+            raise _disk(task.folder, error) from error
+        except JouleMeterError as error:
+            reason = error.what
+            raise
+        finally:
+            stop.set()
+            reader.join(timeout=5)
+            driver.stop()
+            try:
+                for _ in range(reader.waits):
+                    writer.mark("wait", bytes=writer.bytes)
+                writer.mark("end", reason=reason, bytes=writer.bytes)
+            except OSError:
+                pass  # a full disk cannot take this line either; its absence says "cut off"
+            writer.close()
+    return reason
+
+
+def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader, writer: store.StreamWriter) -> None:
+    """Bytes to disk first, then what can be made of them."""
+    health = _Health(header, module, task.line)
+    pending = bytearray()
+    anchored = reported = checkpoint = 0.0
+    while True:
+        try:
+            raw, monotonic_ns, utc_ns = reader.chunks.get(timeout=0.05)
+        except queue.Empty:
+            if not reader.is_alive():
+                break
+            raw = b""
+        if raw:
+            writer.append(raw)
+            pending += raw
+            if monotonic_ns * 1e-9 - anchored >= ANCHOR_S:
+                anchored = monotonic_ns * 1e-9
+                writer.mark("anchor", bytes=writer.bytes, monotonic_ns=monotonic_ns, utc_ns=utc_ns)
+        due = time.monotonic() - reported >= HEALTH_S
+        if len(pending) >= DECODE_SAMPLES * header.word_bytes or (due and pending):
+            health.feed(bytes(pending), writer, header.word_bytes)
+            pending.clear()
+            if health.samples - checkpoint >= CHECKPOINT_SAMPLES:
+                checkpoint = health.samples
+                writer.mark("checkpoint", bytes=writer.bytes, index=health.samples, state=health.decoder.state())
+        if due:
+            reported = time.monotonic()
+            _say({**health.report(), "queued": reader.chunks.qsize(), "waits": reader.waits})
+    if pending:
+        health.feed(bytes(pending), writer, header.word_bytes)
+    _say({**health.report(), "queued": 0, "waits": reader.waits})
+    if not health.samples and reader.error is None:
+        raise DataError("The meter was started but sent no samples.", "Unplug it, plug it in again, and retry.")
+
+
+def _disk(folder: Path, error: OSError) -> IncompleteError:
+    return IncompleteError(
+        f"Writing to {folder} failed after part of the recording ({error.strerror or error}).",
+        "Free space or choose another --output; what was written is kept and can be analysed.",
+    )
+
+
+def _say(content: dict[str, Any]) -> None:
+    os.write(1, json.dumps(content).encode() + b"\n")
+
+
+def main() -> int:
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # A file size limit must come as an error that can be told, not as a silent death.
+    if hasattr(signal, "SIGXFSZ"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    asked = json.loads(sys.stdin.readline())
+    task = Task(
+        key=asked["key"],
+        address=asked["address"],
+        options=Options(**asked["options"]),
+        folder=Path(asked["folder"]),
+        line=asked["line"],
+    )
+
+    def wait_for_parent() -> None:
+        sys.stdin.read(1)
+        stop.set()
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
+    try:
+        reason = record(task, stop)
+    except JouleMeterError as error:
+        _say({"type": "error", "exit_code": error.exit_code, "what": error.what, "remedy": error.remedy})
+        return error.exit_code
+    _say({"type": "ended", "reason": reason})
+    return 0
+
+
+if __name__ == "__main__":
+    # Leave at once: the thread that waits on standard input would hold the interpreter's shutdown.
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

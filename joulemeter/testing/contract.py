@@ -1,0 +1,355 @@
+"""The contract that every instrument is held to, ours and anybody's.
+
+    from joulemeter.testing.contract import CHECKS, Subject
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_contract(check): check(Subject(module=my_instrument))
+
+or `joulemeter conform KEY[@ADDRESS]`. A check returns nothing when the driver keeps it, raises Broken with a sentence
+when it does not, and Skipped when it cannot be tried (faults need the simulator).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from joulemeter.capture import Array, Block, Header, Kind, Quantity
+from joulemeter.errors import DataError, IncompleteError, JouleMeterError, NotFoundError, UsageError
+from joulemeter.instrument import Decoder, Device, Driver, InstrumentModule, Options
+from joulemeter.synthetic import parse_load
+from joulemeter.transport.faults import FaultyDevice, parse_faults
+from joulemeter.transport.serve import serve_tcp
+
+# Both levels lie in one range of any meter for boards, so that range switching does not blur the truth.
+LOAD = "8mA/20ms/d0,6mA/30ms"
+# How far the mean of a second may be from the closed form: quantisation and noise, not calibration.
+TRUTH = 0.005
+
+
+class Broken(AssertionError):  # noqa: N818 - read aloud: the contract is broken
+    """The driver does not keep the contract."""
+
+
+class Skipped(Exception):  # noqa: N818 - an outcome, not an error
+    """The check does not apply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A driver to hold to the contract: on its simulator, or on a real device when an address is given."""
+
+    module: InstrumentModule
+    address: str | None = None
+
+    @contextlib.contextmanager
+    def wire(self, faults: str = "", device: Device | None = None) -> Iterator[str]:
+        """An address with a device behind it."""
+        if self.address is not None:
+            if faults or device is not None:
+                raise Skipped("needs the simulator")
+            yield self.address
+            return
+        made = device or FaultyDevice(self.module.simulate(parse_load(LOAD), Options()), parse_faults(faults))
+        stop, ready, where = threading.Event(), threading.Event(), [""]
+
+        def announce(address: str) -> None:
+            where[0] = address
+            ready.set()
+
+        server = threading.Thread(target=serve_tcp, args=(made, ("127.0.0.1", 0), announce, stop.is_set), daemon=True)
+        server.start()
+        ready.wait(5)
+        try:
+            yield where[0]
+        finally:
+            stop.set()
+            server.join(5)
+
+    def options(self) -> Options:
+        """A supply where the instrument has one and the device is simulated; real boards are never powered."""
+        supplies = self.module.INFO.supplies
+        if self.address is not None or supplies is None:
+            return Options()
+        return Options(supply_v=min(max(3.0, supplies[0]), supplies[1]))
+
+    @contextlib.contextmanager
+    def streaming(self, faults: str = "") -> Iterator[tuple[Driver, Header]]:
+        with self.wire(faults) as address, self.module.open(address, self.options()) as driver:
+            yield driver, driver.start()
+
+    def capture(self, seconds: float, faults: str = "") -> tuple[Header, bytes]:
+        """About so many seconds of raw bytes."""
+        with self.streaming(faults) as (driver, header):
+            return header, _gather(driver, header, seconds)
+
+
+def _gather(driver: Driver, header: Header, seconds: float) -> bytes:
+    wanted = round(seconds * header.rate_hz) * header.word_bytes
+    raw = b""
+    deadline = time.monotonic() + 10 * seconds + 5
+    while len(raw) < wanted and time.monotonic() < deadline:
+        raw += driver.read(0.1)
+    return raw[:wanted]
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise Broken(sentence)
+
+
+def _joined(blocks: list[Block], name: str) -> Array:
+    return np.concatenate([block.data[name] for block in blocks]) if blocks else np.empty(0)
+
+
+def _decode(decoder: Decoder, raw: bytes, cuts: list[int]) -> list[Block]:
+    blocks = []
+    for start, stop in zip([0, *cuts], [*cuts, len(raw)], strict=True):
+        blocks += decoder.feed(raw[start:stop])
+    return blocks + decoder.finish()
+
+
+def _same(first: list[Block], second: list[Block], what: str) -> None:
+    names = first[0].data if first else {}
+    for name in names:
+        a, b = _joined(first, name), _joined(second, name)
+        _require(a.tobytes() == b.tobytes(), f"{what} changes channel {name!r}")
+    lost = [sum(block.lost_before for block in blocks) for blocks in (first, second)]
+    _require(lost[0] == lost[1], f"{what} changes the count of lost samples from {lost[0]} to {lost[1]}")
+
+
+# -- the checks -------------------------------------------------------------------------------------------------------
+
+
+def describes_itself(subject: Subject) -> None:
+    info = subject.module.INFO
+    for name in ("key", "maker", "models", "summary", "wire", "transport", "channels", "rates_hz", "verified_note"):
+        _require(bool(getattr(info, name)), f"INFO.{name} is empty")
+    for channel in info.channels:
+        _require(
+            bool(channel.unit) or channel.quantity in (Quantity.DIGITAL, Quantity.RANGE),
+            f"channel {channel.name!r} has no unit",
+        )
+        for row in channel.accuracy:
+            _require(bool(row.source), f"an accuracy row of {channel.name!r} has no source")
+
+
+def discovery_never_fails(subject: Subject) -> None:
+    for device in subject.module.discover():
+        _require(device.key == subject.module.INFO.key, "discovery returns another instrument's key")
+        _require((device.problem is None) == (device.remedy is None), "a problem comes without a remedy")
+
+
+def header_survives_the_disk(subject: Subject) -> None:
+    import msgspec
+
+    with subject.streaming() as (_, header):
+        again = msgspec.convert(msgspec.json.decode(msgspec.json.encode(header)), Header)
+    _require(again == header, "the header changes when written as JSON and read again")
+    _require(header.instrument == subject.module.INFO.key, "the header names another instrument")
+    _require(header.simulated == (subject.address is None), "the header does not say whether the device is simulated")
+
+
+def samples_are_well_formed(subject: Subject) -> None:
+    header, raw = subject.capture(0.5)
+    blocks = _decode(subject.module.decoder(header), raw, [])
+    _require(bool(blocks), "half a second of streaming decodes to nothing")
+    following = 0
+    for block in blocks:
+        _require(block.first_index == following + block.lost_before, "block indices do not follow each other")
+        following = block.first_index + len(block)
+        for channel in header.channels:
+            values = block.data.get(channel.name)
+            _require(values is not None, f"a block lacks channel {channel.name!r}")
+            if values is None:
+                continue
+            _require(len(values) == len(block), f"channel {channel.name!r} has another length than its block")
+            wanted = np.uint8 if channel.kind is Kind.STATE else np.float64
+            _require(values.dtype == wanted, f"channel {channel.name!r} is {values.dtype}, not {np.dtype(wanted)}")
+    _require(not any(block.lost_before for block in blocks), "a clean wire is said to have lost samples")
+    _require(abs(following - 0.5 * header.rate_hz) <= 8, f"0.5 s decode to {following} samples")
+
+
+def chunk_borders_do_not_matter(subject: Subject) -> None:
+    header, raw = subject.capture(0.4)
+    whole = _decode(subject.module.decoder(header), raw, [])
+    random = np.random.default_rng(0)
+    for pieces in (2, 40, 400):
+        cuts = sorted(random.integers(0, len(raw), pieces).tolist())
+        _same(whole, _decode(subject.module.decoder(header), raw, cuts), f"cutting the bytes into {pieces} pieces")
+
+
+def decoding_can_be_resumed(subject: Subject) -> None:
+    import json
+
+    header, raw = subject.capture(0.4)
+    whole = _decode(subject.module.decoder(header), raw, [])
+    for middle in (1, len(raw) // 3 + 1, len(raw) // 2, len(raw) - 3):
+        first, second = subject.module.decoder(header), subject.module.decoder(header)
+        blocks = first.feed(raw[:middle])
+        second.restore(json.loads(json.dumps(first.state())))
+        blocks += second.feed(raw[middle:]) + second.finish()
+        _same(whole, blocks, f"saving the decoder's state at byte {middle}")
+        _require(blocks[-1].consumed == whole[-1].consumed, "Block.consumed does not survive a saved state")
+
+
+def measures_the_truth(subject: Subject) -> None:
+    if subject.address is not None:
+        raise Skipped("the load is not known")
+    header, raw = subject.capture(1.0)
+    channel = header.channel(Quantity.CURRENT) or header.channel(Quantity.POWER)
+    if channel is None:
+        raise Skipped("measures neither current nor power")
+    mean = float(np.mean(_joined(_decode(subject.module.decoder(header), raw, []), channel.name)))
+    truth = parse_load(LOAD).mean_a * (_volts(header) if channel.quantity is Quantity.POWER else 1.0)
+    _require(abs(mean - truth) <= TRUTH * truth, f"mean {mean:.6g} {channel.unit} where the load draws {truth:.6g}")
+
+
+def _volts(header: Header) -> float:
+    if header.voltage is None:
+        raise Skipped("the voltage is not known")
+    return header.voltage.volts
+
+
+def ends_as_often_as_asked(subject: Subject) -> None:
+    with subject.wire() as address:
+        driver = subject.module.open(address, subject.options())
+        driver.start()
+        driver.read(0.1)
+        for end in (driver.stop, driver.stop, driver.close, driver.close, driver.stop):
+            end()
+
+
+def can_be_opened_again(subject: Subject) -> None:
+    with subject.wire() as address:
+        for _ in range(2):
+            with subject.module.open(address, subject.options()) as driver:
+                header = driver.start()
+                _require(bool(_gather(driver, header, 0.05)), "nothing comes after opening it again")
+
+
+def a_stalled_device_does_not_hang(subject: Subject) -> None:
+    with subject.streaming("stall@0.3s") as (driver, header):
+        _gather_until_quiet(driver)
+        started = time.monotonic()
+        _require(driver.read(0.2) == b"", "bytes come from a stalled device")
+        _require(time.monotonic() - started < 5, "read does not keep its timeout")
+        del header
+
+
+def _gather_until_quiet(driver: Driver) -> None:
+    quiet = 0
+    deadline = time.monotonic() + 10
+    while quiet < 5 and time.monotonic() < deadline:
+        quiet = 0 if driver.read(0.1) else quiet + 1
+
+
+def an_unplugged_device_is_told(subject: Subject) -> None:
+    with subject.wire("unplug@1s") as address:
+        driver = subject.module.open(address, subject.options())
+        driver.start()
+        deadline = time.monotonic() + 10
+        try:
+            while time.monotonic() < deadline:
+                driver.read(0.1)
+        except IncompleteError:
+            driver.stop()
+            driver.close()
+            return
+    raise Broken("reading from an unplugged device goes on as if nothing had happened")
+
+
+def lost_samples_are_counted(subject: Subject) -> None:
+    with subject.streaming() as (_, header):
+        if header.loss_modulo is None:
+            raise Skipped("the instrument does not count its samples")
+        lost = 7
+    _, raw = subject.capture(0.3)
+    at = len(raw) // 2 // header.word_bytes * header.word_bytes
+    damaged = raw[:at] + raw[at + lost * header.word_bytes :]
+    blocks = _decode(subject.module.decoder(header), damaged, [])
+    counted = sum(block.lost_before for block in blocks)
+    _require(counted == lost, f"{lost} lost samples are counted as {counted}")
+
+
+def nonsense_is_refused(subject: Subject) -> None:
+    header, raw = subject.capture(0.2)
+    noise = np.random.default_rng(5).integers(0, 256, 4 * len(raw) + (1 << 20), dtype=np.uint8).tobytes()
+    try:
+        blocks = _decode(subject.module.decoder(header), raw + noise, [])
+    except DataError:
+        return
+    good = round(0.2 * header.rate_hz)
+    made = sum(len(block) for block in blocks)
+    _require(made <= good * 1.05, f"noise decodes to {made - good} samples without a word")
+
+
+def a_missing_port_is_told(subject: Subject) -> None:
+    _raises(NotFoundError, lambda: subject.module.open("tcp://127.0.0.1:9", Options()), "an absent port")
+
+
+def another_device_is_told(subject: Subject) -> None:
+    class Mute:
+        def receive(self, data: bytes) -> None:
+            """Something else altogether."""
+
+        def transmit(self, now_s: float) -> bytes:
+            return b""
+
+    with subject.wire(device=Mute()) as address:
+        started = time.monotonic()
+        _raises(NotFoundError, lambda: subject.module.open(address, Options()), "a device that says nothing")
+        _require(time.monotonic() - started < 30, "it takes too long to see that a device is another one")
+
+
+def unknown_settings_are_refused(subject: Subject) -> None:
+    with subject.wire() as address:
+        options = Options(settings={"no-such-setting": "1"})
+        _raises(UsageError, lambda: subject.module.open(address, options), "an unknown setting")
+
+
+def impossible_supplies_are_refused(subject: Subject) -> None:
+    supplies = subject.module.INFO.supplies
+    with subject.wire() as address:
+        for volts in (supplies[1] * 2, supplies[0] / 2) if supplies else (3.0,):
+            options = Options(supply_v=volts)
+            _raises(UsageError, lambda o=options: subject.module.open(address, o), f"a supply of {volts:g} V")  # type: ignore[misc]
+
+
+def _raises(kind: type[JouleMeterError], call: Callable[[], Driver], what: str) -> None:
+    try:
+        driver = call()
+    except kind as error:
+        _require(bool(error.what) and bool(error.remedy), f"the error for {what} has no remedy")
+        return
+    except JouleMeterError as error:
+        raise Broken(f"{what} raises {type(error).__name__}, not {kind.__name__}: {error}") from error
+    driver.close()
+    raise Broken(f"{what} is accepted")
+
+
+Check = Callable[[Subject], None]
+
+CHECKS: tuple[Check, ...] = (
+    describes_itself,
+    discovery_never_fails,
+    header_survives_the_disk,
+    samples_are_well_formed,
+    chunk_borders_do_not_matter,
+    decoding_can_be_resumed,
+    measures_the_truth,
+    ends_as_often_as_asked,
+    can_be_opened_again,
+    a_stalled_device_does_not_hang,
+    an_unplugged_device_is_told,
+    lost_samples_are_counted,
+    nonsense_is_refused,
+    a_missing_port_is_told,
+    another_device_is_told,
+    unknown_settings_are_refused,
+    impossible_supplies_are_refused,
+)
