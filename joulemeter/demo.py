@@ -9,7 +9,7 @@ from joulemeter import profile, session, store
 from joulemeter.analyze import Request
 from joulemeter.battery import simple_life
 from joulemeter.instrument import Options
-from joulemeter.report import build
+from joulemeter.report.build import write as write_report
 from joulemeter.session import Meter, Outcome, Plan, Progress
 from joulemeter.simulated import load_text, rig_load
 
@@ -32,6 +32,7 @@ def run(output: Path, progress: Progress, argv: tuple[str, ...] = ()) -> Outcome
         windows=WINDOWS,
         inferences_per_window=1,
         device={"name": device.profile.name, "maker": device.profile.maker, "class": device.profile.device_class},
+        board_runs=_inference(rig.profile),
         note=f"simulated load: {load.name}",
         argv=argv,
         profiles={loaded.path: loaded.sha256 for loaded in (rig, device)},
@@ -55,5 +56,13 @@ def run(output: Path, progress: Progress, argv: tuple[str, ...] = ()) -> Outcome
     analysis = replace(outcome.analysis, result=result)
     store.write_result(outcome.folder, result, analysis.windows)
     progress("drawing the report")
-    build.write(store.open_run(outcome.folder), Request(), outcome.folder / "report.html", analysis)
+    write_report(store.open_run(outcome.folder), Request(), outcome.folder / "report.html", analysis)
     return replace(outcome, analysis=analysis)
+
+
+def _inference(rig: profile.Rig) -> dict[str, object] | None:
+    """What the board is said to run, in the keys of result.json's `workload`."""
+    asked = rig.inference
+    if asked is None:
+        return None
+    return {"runtime": asked.runtime, "model": asked.model, "precision": asked.precision, "batch": asked.batch}

@@ -21,7 +21,9 @@ from joulemeter.caveat import Code, doubt
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError, UsageError
 from joulemeter.instrument import Options
 from joulemeter.record import Health, Recorder
-from joulemeter.simulation import SimulatedMeter
+from joulemeter.simulation import DEFAULT_LOAD, SimulatedMeter
+from joulemeter.synthetic import parse_load
+from joulemeter.transport.faults import parse_faults
 from joulemeter.units import show, show_duration
 from joulemeter.workload import Stamps, Workload
 from joulemeter.workload import parse as parse_workload
@@ -59,7 +61,11 @@ def parse_meter(text: str, options: Options) -> Meter | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything a measurement needs to know. `timeout_s`: give up when no window has completed for so long."""
+    """Everything a measurement needs to know.
+
+    `board_runs` says what a board that runs by itself is running. `timeout_s`: give up when no window has completed for
+    so long.
+    """
 
     meter: Meter | None
     output: Path
@@ -80,6 +86,7 @@ class Plan:
     timeout_s: float = 20.0
     note: str | None = None
     device: Mapping[str, Any] | None = None
+    board_runs: Mapping[str, Any] | None = None
     argv: tuple[str, ...] = ()
     profiles: Mapping[str, str] = field(default_factory=dict)
 
@@ -95,6 +102,7 @@ class Outcome:
 
 def record(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | None]:
     """Capture only. The run directory, and what ended it early, if anything."""
+    _check(plan)
     folder, trouble = _capture(plan, progress)
     return folder, trouble
 
@@ -132,6 +140,10 @@ def _check(plan: Plan) -> None:
         raise UsageError("Without a meter and without a workload there is nothing to measure.", "Name one of them.")
     if plan.meter is None and plan.simulate:
         raise UsageError("--simulate needs a --meter to simulate.")
+    if not plan.simulate and (plan.load or plan.faults):
+        raise UsageError("--load and --faults belong to a simulated meter.", "Add --simulate, or leave them out.")
+    parse_load(plan.load or DEFAULT_LOAD)
+    parse_faults(plan.faults or "")
 
 
 def _analyze(folder: Path, plan: Plan) -> Analysis:
@@ -158,7 +170,7 @@ def _capture(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | No
         progress("preparing the workload")
         workload.prepare()
     try:
-        meta = _meta(plan, workload.describe() if workload is not None else None)
+        meta = _meta(plan, workload.describe() if workload is not None else plan.board_runs)
         folder = store.create_run(plan.output, plan.name, meta)
         if plan.meter is None:
             return folder, _run_alone(plan, workload, folder, progress) if workload else None

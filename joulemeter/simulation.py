@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +42,7 @@ def serve(
     *,
     load: str | None,
     faults: str | None,
+    settings: Mapping[str, str],
     tcp: str | None,
     supply_v: float | None,
     fast: bool,
@@ -51,7 +52,7 @@ def serve(
     """Serve a simulated instrument until stopped. The first line announced is its address, the load follows."""
     module = registry.instrument(key)
     drawn = parse_load(load or DEFAULT_LOAD)
-    device = FaultyDevice(module.simulate(drawn, Options()), parse_faults(faults or ""))
+    device = FaultyDevice(module.simulate(drawn, Options(settings=settings)), parse_faults(faults or ""))
 
     def introduce(address: str) -> None:
         announce(address)
@@ -75,8 +76,14 @@ class SimulatedMeter:
         command += ["--pty"] if os.name == "posix" else ["--tcp", "127.0.0.1:0"]
         command += ["--load", load] if load else []
         command += ["--faults", faults] if faults else []
+        # A group of its own, so that Ctrl-C does not unplug the meter while the recording is being ended.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self.address = ""
 

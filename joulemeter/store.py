@@ -278,6 +278,7 @@ class RunStream:
         self._segments: list[tuple[int, int, int]] = []  # bytes at which a block begins, its index, samples lost before
         self._end: dict[str, Any] | None = None
         self._waits = 0
+        self._damage: DataError | None = None
         self._size = self._words.stat().st_size if self._words.is_file() else 0
         self._read_marks(folder / MARKS)
         self._next = self._scan_tail()
@@ -333,10 +334,14 @@ class RunStream:
         with self._words.open("rb", buffering=0) as file:
             file.seek(start["bytes"])
             left = self._size - start["bytes"]
-            while left and (raw := file.read(min(READ_BYTES, left))):
-                left -= len(raw)
-                yield from decoder.feed(raw)
-        yield from decoder.finish()
+            try:
+                while left and (raw := file.read(min(READ_BYTES, left))):
+                    left -= len(raw)
+                    yield from decoder.feed(raw)
+                yield from decoder.finish()
+            except DataError as error:
+                # What came before is good; the stream ends where its bytes stop making sense.
+                self._damage = error
 
     def _index_at(self, received_bytes: int) -> float:
         """Sample index by the counter alone when so many bytes had arrived."""
@@ -387,6 +392,8 @@ class RunStream:
 
     def _judge(self) -> list[Caveat]:
         caveats = []
+        if self._damage is not None:
+            caveats.append(doubt(Code.MISALIGNED, f"{self._damage} The stream ends there for all purposes."))
         if self._end is None or self._end.get("reason") not in ("stop", "duration"):
             why = "was cut off" if self._end is None else f"ended early ({self._end.get('reason')})"
             caveats.append(

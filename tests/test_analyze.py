@@ -83,7 +83,7 @@ def test_one_window_has_no_scatter_and_says_so() -> None:
     energy = result.energy_per_inference_j
     assert result.windows.used == 1
     assert energy.median is not None
-    assert energy.stdev is energy.ci95 is energy.u_random is None
+    assert [energy.stdev, energy.ci95, energy.u_random] == [None] * 3
     assert energy.expanded_k2 is not None
     assert Code.SINGLE_WINDOW in codes(result)
 
@@ -107,8 +107,8 @@ def test_lost_samples_leave_their_window_out() -> None:
 def test_nothing_left_is_an_error_with_the_reasons() -> None:
     whole = loaded(parse_load("1mA/10ms,8mA/50ms/d0,1mA/500ms"), 0.3, RATE)
     lost = slice(2000, 2100)
-    data = (np.delete(whole.data[name], lost) for name in ("current", "digital"))
-    holed = stream(*data, RATE, gaps=(Gap(index=2100, lost=100),))
+    current, digital = (np.delete(whole.data[name], lost) for name in ("current", "digital"))
+    holed = stream(current, digital, RATE, gaps=(Gap(index=2100, lost=100),))
     with pytest.raises(DataError, match=r"Nothing was measured: all 1 window.*1 lost-samples"):
         analyze(recording(holed))
 

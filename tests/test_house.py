@@ -132,4 +132,4 @@ def test_the_public_names_exist() -> None:
     for name in joulemeter.__all__:
         assert getattr(joulemeter, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = joulemeter.nonsense  # type: ignore[attr-defined]
+        _ = joulemeter.nonsense

@@ -251,6 +251,21 @@ def test_stray_bytes_before_the_first_word_are_passed_over() -> None:
     assert samples["index"][0] == 2  # six bytes had room for one sample, and the first word is not vouched for
 
 
+def test_shifted_words_that_follow_by_chance_are_taken_back() -> None:
+    """A stray byte moves byte 1, ADC bits 8-13 and two of the range, to where the counter is: let it count twice."""
+    codes = [500] * 200
+    codes[101], codes[102] = (101 % 64 % 16) << 10, (102 % 64 % 16) << 10
+    ranges = [1] * 200
+    ranges[101] = ranges[102] = 101 % 64 // 16
+    raw = pack(codes, ranges)
+    spoilt = raw[:404] + b"\x00" + raw[404:]
+    shifted = np.frombuffer(spoilt, "<u4", 4, 400)
+    assert (shifted >> 18 & 63).tolist()[:3] == [36, 37, 38]  # words 100, and two that are none
+    samples = joined(decoded(spoilt, filter_="raw"))
+    assert np.array_equal(samples["current"], true_samples(raw)["current"][samples["index"]])
+    assert set(samples["index"]) >= {*range(99), *range(107, 200)}
+
+
 def test_words_behind_a_second_fault_close_by_are_not_believed() -> None:
     raw = typical(1000)
     spoilt = raw[:2000] + raw[2003:2040] + raw[2042:]

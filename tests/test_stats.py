@@ -12,7 +12,7 @@ from joulemeter.stats import median_interval, summarise, t95
 def test_one_value_has_no_spread() -> None:
     spread = summarise([3.0])
     assert spread.median == spread.mean == spread.min == spread.max == 3.0
-    assert spread.stdev is spread.ci95 is spread.u_median is spread.p5 is spread.p95 is spread.p99 is None
+    assert [spread.stdev, spread.ci95, spread.u_median, spread.p5, spread.p95, spread.p99] == [None] * 6
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=200))

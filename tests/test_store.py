@@ -31,7 +31,7 @@ LOAD = "8mA/20ms/d0,250uA/30ms"
 
 
 def write_run(folder: Path, seconds: float, *, faults: str = "", anchor_every_s: float = 0.05) -> Path:
-    """A run as the recorder writes it, from the simulated device straight into the store, without a clock to wait for."""
+    """A run as the recorder writes it, but straight from a simulated device, without a clock to wait for."""
     module = instrument("ppk2")
     device = FaultyDevice(module.simulate(parse_load(LOAD), Options()), parse_faults(faults))
     run = store.create_run(folder, "made", {"trigger": "d0", "inferences_per_window": 1})

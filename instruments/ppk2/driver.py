@@ -12,7 +12,7 @@ from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import JouleMeterError, NotFoundError, UsageError
 from joulemeter.instrument import Options
 from joulemeter.transport import Link
-from joulemeter.transport.serial import SerialLink, resolve
+from joulemeter.transport.connect import connect
 
 from . import channels, discovery, settings, wire
 
@@ -35,7 +35,7 @@ def open_driver(address: str, options: Options) -> Driver:
     """See `joulemeter.instruments.ppk2.open`."""
     check(options)
     unit = discovery.port_of(address, discovery.discover("ppk2"))
-    link = SerialLink(unit.address if unit else resolve(address))
+    link = connect(unit.address if unit else address)
     return Driver(link, options, serial=unit.serial if unit else None)
 
 
@@ -204,7 +204,7 @@ def calibration_caveats(metadata: wire.Metadata) -> tuple[Caveat, ...]:
     elif metadata.calibrated is False:
         text = (
             "The meter says that it is not calibrated, though it gives constants of its own, as units in the field do. "
-            "They were used. Check it against a known resistor: joulemeter calibrate."
+            "They were used. Check it against a known resistor."
         )
         caveats.append(note(Code.CALIBRATION_DEFAULTED, text))
     low, high = PLAUSIBLE_USER_GAIN

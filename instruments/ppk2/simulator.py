@@ -126,8 +126,8 @@ class Ppk2Simulator:
 
     def _choose_ranges(self, current_a: NDArray[np.float64]) -> NDArray[np.uint8]:
         """The range for each sample: at least `needed`, at most `allowed`, else the one before."""
-        needed = np.searchsorted(SWITCH_UP_A, current_a, side="right")
-        allowed = np.searchsorted(SWITCH_DOWN_A, current_a, side="right")
+        needed = np.searchsorted(SWITCH_UP_A, current_a, side="left")
+        allowed = np.searchsorted(SWITCH_DOWN_A, current_a, side="left")
         changes = np.flatnonzero((np.diff(needed) != 0) | (np.diff(allowed) != 0)) + 1
         borders = [0, *changes.tolist(), len(current_a)]
         ranges = np.empty(len(current_a), np.uint8)

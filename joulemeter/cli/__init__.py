@@ -27,14 +27,14 @@ COMMANDS = {
 _USAGE = """\
 Usage: joulemeter COMMAND [OPTIONS]
 
-Energy per inference, mean power and battery life of machine-learning inference.
+Energy per inference, mean power and battery life of machine learning.
 
 Commands:
 {commands}
 
 Options:
   --version  Print the version.
-  --help     Print this text. `joulemeter COMMAND --help` tells a command's options.
+  --help     Print this text; `joulemeter COMMAND --help` prints its options.
 
 Exit codes: 0 good, 1 a rule failed, 2 usage or bad input, 3 no such device,
 4 busy or no permission, 5 lost or corrupt data or nothing measured,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import sys
 import textwrap
 import time
@@ -66,6 +67,8 @@ def app(help_text: str) -> typer.Typer:
 
 def run(application: typer.Typer, name: str, arguments: Sequence[str]) -> NoReturn:
     """Run one command; every error becomes a paragraph on stderr and an exit code."""
+    # The end of a job or of a session is a Ctrl-C by other means: recordings end cleanly.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         application(args=list(arguments), prog_name=f"joulemeter {name}")
     except JouleMeterError as error:

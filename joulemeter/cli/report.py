@@ -25,10 +25,10 @@ def report(
     """A result as one HTML file that opens offline."""
     from joulemeter import loading
     from joulemeter.analyze import Request
-    from joulemeter.report import build
+    from joulemeter.report.build import write
 
     request = Request(trigger=trigger, inferences_per_window=inferences_per_window, convention=convention)
     with common.progress(quiet=quiet) as progress, loading.opened(path) as recording:
         progress("drawing the report")
-        build.write(recording, request, output)
+        write(recording, request, output)
     emit(str(output))

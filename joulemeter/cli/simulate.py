@@ -24,6 +24,7 @@ def simulate(
     load: common.LoadText = None,
     faults: common.Faults = None,
     supply: Annotated[str, typer.Option(metavar="3.0V", help="Voltage at which the load's energy is told.")] = "3.0V",
+    setting: common.Setting = None,
     fast: Annotated[bool, typer.Option("--fast", help="As fast as it is read, instead of in real time.")] = False,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
@@ -55,6 +56,7 @@ def simulate(
         key,
         load=load,
         faults=faults,
+        settings=common.settings(setting),
         tcp=tcp,
         supply_v=units.parse_positive(supply, "V"),
         fast=fast,

@@ -17,7 +17,8 @@ def render(result: Result, folder: Path | None = None) -> str:
     """The numbers, how they were had, and every doubt about them."""
     lines = [SIMULATED, ""] if result.simulated else []
     lines += [_title(result)]
-    lines += [f"  {label:22} {text}" for label, text in _figures(result)]
+    for label, text in _figures(result):
+        lines += wrap(text, " " * 25, f"  {label:22} ")
     lines += ["", *wrap(_windows(result), "  ")]
     for severity, heading in ((Severity.INVALID, "INVALID"), (Severity.DOUBT, "doubt"), (Severity.NOTE, "note")):
         for caveat in result.caveats:

@@ -1,1 +1,1 @@
-"""."""
+"""Reports: faces of a result. They print, they never compute physics."""

@@ -289,7 +289,7 @@ def nonsense_is_refused(subject: Subject) -> None:
 
 
 def a_missing_port_is_told(subject: Subject) -> None:
-    _raises(NotFoundError, lambda: subject.module.open("tcp://127.0.0.1:9", Options()), "an absent port")
+    _raises(NotFoundError, lambda: subject.module.open("127.0.0.1:9", Options()), "an absent port")
 
 
 def another_device_is_told(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""Serial ports through pyserial, and the same bytes over TCP."""
+"""Serial ports through pyserial."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from pathlib import Path
 
 from joulemeter.errors import AccessError, IncompleteError, JouleMeterError, NotFoundError
 
-_TCP = "tcp://"
-
 
 class SerialLink:
-    """A port such as /dev/ttyACM0 or COM3, or tcp://HOST:PORT for a device or simulator behind a socket."""
+    """A port such as /dev/ttyACM0, COM3 or a pseudo-terminal."""
 
     def __init__(self, address: str, baud: int = 115200) -> None:
         """Raises NotFoundError, AccessError."""
         import serial
 
         self.address = address
-        tcp = address.startswith(_TCP)
-        url = f"socket://{address.removeprefix(_TCP)}" if tcp else address
         try:
             # An exclusive lock, so that a second program cannot steal half of the samples.
-            lock = {} if tcp else {"exclusive": True}
-            self._port = serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=2, **lock)
+            self._port = serial.Serial(address, baudrate=baud, timeout=0, write_timeout=2, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
             raise _explain(address, error) from error
 
@@ -60,8 +55,6 @@ class SerialLink:
 def _explain(address: str, error: Exception) -> JouleMeterError:
     """The operating system's reason as an error that says what to do."""
     code = getattr(error, "errno", None)
-    if address.startswith(_TCP):
-        return NotFoundError(f"Nothing answers at {address}.", "Start the simulator or check host and port.")
     if code == errno.ENOENT or (not Path(address).exists() and os.name == "posix"):
         return NotFoundError(f"There is no port {address}.", "`joulemeter scan` lists what is connected.")
     if code in (errno.EACCES, errno.EPERM):
@@ -72,11 +65,3 @@ def _explain(address: str, error: Exception) -> JouleMeterError:
     if code in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(error):
         return AccessError(f"{address} is in use by another program.", "Close the other program, then try again.")
     return NotFoundError(f"{address} cannot be opened as a serial port ({error}).", "`joulemeter scan` lists what can.")
-
-
-def resolve(address: str) -> str:
-    """HOST:PORT becomes tcp://HOST:PORT; everything else is taken as it stands."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and host and "/" not in host:
-        return f"{_TCP}{address}"
-    return address
