@@ -57,8 +57,12 @@ class Recorder:
         task = {"key": key, "address": address, "options": asdict(options), "folder": str(folder), "line": line}
         self._send(json.dumps(task).encode() + b"\n")
         self._said = b""
-        for target, pipe in ((self._listen, self._process.stdout), (self._overhear, self._process.stderr)):
-            threading.Thread(target=target, args=(pipe,), daemon=True).start()
+        self._ears = [
+            threading.Thread(target=target, args=(pipe,), daemon=True)
+            for target, pipe in ((self._listen, self._process.stdout), (self._overhear, self._process.stderr))
+        ]
+        for ear in self._ears:
+            ear.start()
 
     def _send(self, data: bytes) -> None:
         pipe = self._process.stdin
@@ -70,12 +74,14 @@ class Recorder:
                 pass  # it has ended; the reason arrives on its standard output
 
     def _listen(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            self._messages.put(json.loads(line))
+        with pipe:
+            for line in pipe:
+                self._messages.put(json.loads(line))
         self._messages.put(None)
 
     def _overhear(self, pipe: IO[bytes]) -> None:
-        self._said = pipe.read()[-4000:]
+        with pipe:
+            self._said = pipe.read()[-4000:]
 
     def __enter__(self) -> Self:
         while not self.started:
@@ -137,4 +143,6 @@ class Recorder:
                     )
         while self._take(0.2):
             pass
+        for ear in self._ears:
+            ear.join(1)
         return self.error

@@ -8,6 +8,7 @@ the parent's business.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -211,7 +212,9 @@ def _disk(folder: Path, error: OSError) -> IncompleteError:
 
 
 def _say(content: dict[str, Any]) -> None:
-    os.write(1, json.dumps(content).encode() + b"\n")
+    # A parent that has died hears nothing, and its end of standard input has already stopped the recording.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(content).encode() + b"\n")
 
 
 def main() -> int:

@@ -67,9 +67,11 @@ def ratios(
 
 def main() -> None:
     kernels = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
-    print(f"{'kernel':8}{'chunk':>8}{'MS/s':>10}{'ppk2-api MS/s':>16}{'ratio':>8}")
+    print("# PPK2 decoding against ppk2-api 0.9.2, one run\n")
+    print("Millions of samples per second, medians; both give the same bits. Read the ratio, not the rates.\n")
+    print("| kernel | samples per chunk | ours | ppk2-api | ratio |\n|---|---|---|---|---|")
     for (kernel, chunk), (ours, theirs, ratio) in ratios(kernels, CHUNKS, 2_000_000, 7).items():
-        print(f"{kernel:8}{chunk:8}{ours / 1e6:10.1f}{theirs / 1e6:16.2f}{ratio:8.0f}")
+        print(f"| {kernel} | {chunk} | {ours / 1e6:.1f} | {theirs / 1e6:.2f} | {ratio:.0f} |")
 
 
 if __name__ == "__main__":

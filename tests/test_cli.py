@@ -418,3 +418,47 @@ def test_simulate_on_tcp_serves_a_measurement(tmp_path: Path) -> None:
     finally:
         server.terminate()
         server.communicate()
+
+
+MODEL = Path(__file__).parent.parent.parent / "shared" / "data" / "models" / "kws_ref_model.tflite"
+
+
+@pytest.mark.outside
+@pytest.mark.skipif(not MODEL.is_file(), reason="the reference models are not beside this checkout (../shared/data)")
+def test_a_real_model_without_a_meter(tmp_path: Path) -> None:
+    done = joulemeter(
+        *("measure", "--meter", "none", "--workload", f"tflite:{MODEL}", "--windows", "300", "--warmup", "20"),
+        *("--json", "-o", tmp_path),
+    )
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["windows"] == {"found": 300, "used": 300, "rejected": {}, "inferences_per_window": 1}
+    assert result["latency_s"]["basis"] == "measured"
+    assert 0 < result["latency_s"]["min"] <= result["latency_s"]["median"] <= result["latency_s"]["p99"]
+    assert result["energy_per_inference_j"]["median"] is None
+    assert result["energy_per_inference_j"]["basis"] == "unavailable"
+    assert result["power_w"] == {"mean": None, "idle": None, "peak": None, "inference": None, "basis": "unavailable"}
+    assert result["workload"]["model"] == MODEL.name
+    assert len(result["workload"]["model_sha256"]) == 64
+    assert not result["simulated"]
+
+
+@pytest.mark.outside
+@pytest.mark.skipif(not MODEL.is_file(), reason="the reference models are not beside this checkout (../shared/data)")
+def test_host_stamps_are_placed_in_the_meters_time(tmp_path: Path) -> None:
+    """The simulated board draws 6 mA all the time, so every window costs 18 mW times its own duration."""
+    done = joulemeter(
+        *("measure", "--meter", "ppk2", "--simulate", "--load", "6mA/1s", "--supply", "3V", "--baseline", "0.5s"),
+        *("--workload", f"tflite:{MODEL}", "--windows", "20", "--inferences-per-window", "2000"),
+        *("--json", "-o", tmp_path),
+    )
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["sync"]["grade"] == "host-marker"
+    assert result["windows"]["used"] == 20
+    assert result["power_w"]["inference"] == pytest.approx(18e-3, rel=2e-3)
+    assert result["power_w"]["idle"] == pytest.approx(18e-3, rel=2e-3)
+    assert result["latency_s"]["basis"] == "measured"
+    assert result["energy_per_inference_j"]["basis"] == "simulated"
+    net = result["net_energy_per_inference_j"]
+    assert abs(net["median"]) < 0.01 * result["energy_per_inference_j"]["median"]

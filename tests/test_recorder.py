@@ -1,0 +1,146 @@
+"""The recorder process: what it leaves behind when things end badly, and what it says meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import joulemeter as jm
+from joulemeter import recorder, store
+from joulemeter.analyze import analyze
+from joulemeter.capture import Recording
+from joulemeter.caveat import Code
+from joulemeter.instrument import Device, Options
+from joulemeter.record import Recorder
+from joulemeter.registry import instrument
+from joulemeter.synthetic import parse_load
+from joulemeter.testing.contract import Subject
+from joulemeter.transport.serve import serve_pty
+
+LOAD = "8mA/20ms/d0,250uA/30ms"
+STOP, POWER_OFF, POWER_ON = b"\x07", b"\x0c\x00", b"\x0c\x01"
+
+
+class Overheard:
+    """A simulated PPK2 that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.device: Device = instrument("ppk2").simulate(parse_load(LOAD), Options())
+        self.heard = b""
+
+    def receive(self, data: bytes) -> None:
+        self.heard += data
+        self.device.receive(data)
+
+    def transmit(self, now_s: float) -> bytes:
+        return self.device.transmit(now_s)
+
+
+@pytest.fixture
+def meter() -> Iterator[tuple[Overheard, str]]:
+    device, stop, ready = Overheard(), threading.Event(), threading.Event()
+    address: list[str] = []
+
+    def announce(text: str) -> None:
+        address.append(text)
+        ready.set()
+
+    server = threading.Thread(target=serve_pty, args=(device, announce, stop.is_set), daemon=True)
+    server.start()
+    ready.wait(5)
+    yield device, address[0]
+    stop.set()
+    server.join(5)
+
+
+def wait_for(what: str, condition: object, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_board_is_never_left_powered(number: signal.Signals, meter: tuple[Overheard, str], tmp_path: Path) -> None:
+    """Even a session that is killed without warning: the recorder sees its parent go and puts things back."""
+    device, address = meter
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "joulemeter", "measure", "--meter", f"ppk2@{address}", "--supply", "3V"),
+            *("--trigger", "d0", "--duration", "60s", "-o", str(tmp_path), "--quiet"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for("the first bytes", lambda: any(p.stat().st_size > 200_000 for p in tmp_path.glob("*/ppk2/words.raw")))
+    assert POWER_ON in device.heard
+    assert POWER_OFF not in device.heard
+    process.send_signal(number)
+    process.wait(20)
+    wait_for("the power to go off", lambda: POWER_OFF in device.heard)
+    assert STOP in device.heard[device.heard.index(POWER_ON) :]
+    (run,) = tmp_path.iterdir()
+    wait_for("the end mark", lambda: b'"end"' in (run / "ppk2" / store.MARKS).read_bytes())
+    recording = store.open_run(run)
+    assert Code.UNFINISHED not in {caveat.code for caveat in recording.caveats}
+    assert analyze(recording).result.windows.used >= 5
+
+
+def test_health_counts_what_passes(meter: tuple[Overheard, str], tmp_path: Path) -> None:
+    _, address = meter
+    run = store.create_run(tmp_path, "health", {"trigger": "d0", "inferences_per_window": 1})
+    with Recorder("ppk2", address, Options(supply_v=3.0), run / "ppk2", "d0") as live:
+        wait_for("twenty windows", lambda: live.poll(0.1).falls >= 20)
+    health = live.health
+    assert live.error is None
+    assert health.lost == 0
+    assert health.waits == 0
+    assert abs(health.rises - health.falls) <= 1
+    stream = store.open_run(run).streams[0]
+    assert 0 <= stream.length - health.samples <= 64
+
+
+def test_a_slow_disk_is_counted_as_back_pressure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(recorder, "QUEUE_CHUNKS", 2)
+    monkeypatch.setattr(recorder, "_say", lambda content: None)
+    append = store.StreamWriter.append
+
+    def slowly(writer: store.StreamWriter, raw: bytes) -> None:
+        time.sleep(0.1)
+        append(writer, raw)
+
+    monkeypatch.setattr(store.StreamWriter, "append", slowly)
+    run = store.create_run(tmp_path, "slow", {"trigger": "d0"})
+    stop = threading.Event()
+    threading.Timer(1.5, stop.set).start()
+    with Subject(module=instrument("ppk2")).wire() as address:
+        task = recorder.Task(key="ppk2", address=address, options=Options(supply_v=3.0), folder=run / "ppk2", line="d0")
+        assert recorder.record(task, stop) == "stop"
+    codes = {caveat.code for caveat in store.open_run(run).caveats}
+    assert Code.BACK_PRESSURE in codes
+
+
+def test_the_library_records_and_loads(tmp_path: Path) -> None:
+    with jm.open("ppk2", supply="3.0V", simulate=True, load=LOAD, output=tmp_path) as opened:
+        run = opened.record("1s", trigger="d0")
+    result = run.result()
+    assert result.simulated
+    assert result.energy_per_inference_j.median == pytest.approx(480e-6, rel=3e-3)
+    table = run.windows()
+    assert len(table) >= 15
+    assert table["energy_j"].median() == pytest.approx(result.energy_per_inference_j.median)
+    signal_a = run.signal("current", 0.2, 0.3)
+    assert len(signal_a) == 10_000
+    assert signal_a.mean() == pytest.approx(parse_load(LOAD).mean_a, rel=5e-3)
+    with pytest.raises(jm.JouleMeterError, match=r"no channel 'volts'.*current"):
+        run.signal("volts")
+    assert isinstance(jm.load(run.path).recording, Recording)
+    assert os.listdir(tmp_path) == [run.path.name]  # noqa: PTH208 - names only
