@@ -123,7 +123,10 @@ def measure(plan: Plan, progress: Progress) -> Outcome:
         )
         caveats = (*analysis.result.caveats, missed)
         analysis = replace(analysis, result=replace(analysis.result, caveats=caveats))
-    store.write_result(folder, analysis.result, analysis.windows)
+    try:
+        store.write_result(folder, analysis.result, analysis.windows)
+    except JouleMeterError as error:
+        trouble = trouble or error
     return Outcome(folder=folder, analysis=analysis, trouble=trouble)
 
 

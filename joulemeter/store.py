@@ -28,7 +28,7 @@ import numpy as np
 from joulemeter import clock
 from joulemeter.capture import Anchor, Block, Event, Gap, Header, Recording, Timebase
 from joulemeter.caveat import Caveat, Code, doubt
-from joulemeter.errors import AccessError, DataError, UsageError
+from joulemeter.errors import AccessError, DataError, IncompleteError, UsageError
 from joulemeter.instrument import Decoder
 from joulemeter.registry import instrument
 from joulemeter.result import Result
@@ -168,10 +168,17 @@ def window_rows(windows: Sequence[WindowEnergy]) -> list[dict[str, Any]]:
 
 
 def write_result(folder: Path, result: Result, windows: Sequence[WindowEnergy]) -> None:
-    """result.json and windows.csv."""
+    """result.json and windows.csv. Raises IncompleteError when they cannot be written; the raw recording stays."""
     part = folder / "result.json.part"
-    part.write_text(result.to_json() + "\n", encoding="utf-8")
-    part.replace(folder / "result.json")
+    try:
+        part.write_text(result.to_json() + "\n", encoding="utf-8")
+        part.replace(folder / "result.json")
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise IncompleteError(
+            f"The result could not be written to {folder} ({error.strerror or error}).",
+            "Free space, then `joulemeter analyze` makes it again from the recording.",
+        ) from error
     write_windows(folder / "windows.csv", windows)
 
 

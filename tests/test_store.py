@@ -19,7 +19,7 @@ from joulemeter import api, store
 from joulemeter.analyze import analyze
 from joulemeter.capture import Quantity, Stream
 from joulemeter.caveat import Code
-from joulemeter.errors import AccessError, DataError, UsageError
+from joulemeter.errors import AccessError, DataError, IncompleteError, UsageError
 from joulemeter.instrument import Options
 from joulemeter.loading import opened
 from joulemeter.recorder import CHECKPOINT_SAMPLES
@@ -220,3 +220,13 @@ def test_kill_minus_nine_loses_at_most_a_tenth_of_a_second(tmp_path: Path) -> No
     lost_s = (killed_ns - stream.timebase.monotonic_ns) / 1e9 - stream.length / 1e5
     assert lost_s <= 0.1
     assert analyze(recording).result.windows.used >= 20
+
+
+def test_a_result_that_cannot_be_written_leaves_no_half(run: Path, tmp_path: Path) -> None:
+    analysis = analyze(store.open_run(run))
+    with pytest.raises(IncompleteError, match="could not be written"):
+        store.write_result(tmp_path / "absent", analysis.result, analysis.windows)
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(IncompleteError, match="could not be written"):
+        store.write_result(tmp_path, analysis.result, analysis.windows)
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from joulemeter import units
-from joulemeter.cli import common
+from joulemeter.cli import common, text
 from joulemeter.cli.common import emit
 
 app = common.app("Recompute a result from a recording.")
@@ -36,8 +36,8 @@ def analyze(
     from joulemeter.analyze import Request
     from joulemeter.analyze import analyze as compute
 
-    if format_ not in common.FORMATS:
-        raise typer.BadParameter(f"--format is one of {', '.join(common.FORMATS)}.")
+    if format_ not in text.FORMATS:
+        raise typer.BadParameter(f"--format is one of {', '.join(text.FORMATS)}.")
     request = Request(
         trigger=trigger,
         inferences_per_window=inferences_per_window,
@@ -53,4 +53,4 @@ def analyze(
         store.write_result(folder, analysis.result, analysis.windows)
     if windows_csv is not None:
         store.write_windows(windows_csv, analysis.windows)
-    emit(common.present(analysis.result, "json" if json else format_, folder))
+    emit(text.present(analysis.result, "json" if json else format_, folder))

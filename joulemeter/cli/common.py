@@ -15,7 +15,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from joulemeter.errors import IncompleteError, JouleMeterError
-from joulemeter.result import Result
 
 Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -73,7 +72,10 @@ def run(application: typer.Typer, name: str, arguments: Sequence[str]) -> NoRetu
         application(args=list(arguments), prog_name=f"joulemeter {name}")
     except JouleMeterError as error:
         sys.exit(fail(error))
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            place = error.filename or "a file"
+            sys.exit(fail(IncompleteError(f"Reading or writing {place} failed ({error.strerror or error}).")))
         # The reader of our output has gone; leave quietly, and keep the interpreter from trying once more.
         with contextlib.suppress(OSError):
             sys.stdout.close()
@@ -164,19 +166,3 @@ def plain(value: Any) -> Any:
     import msgspec
 
     return msgspec.to_builtins(value)
-
-
-FORMATS = ("text", "json", "mlperf")
-
-
-def present(result: Result, form: str, folder: Path | None = None) -> str:
-    """A result in one of FORMATS."""
-    from joulemeter.cli.text import mlperf_lines, render
-
-    match form:
-        case "json":
-            return result.to_json()
-        case "mlperf":
-            return mlperf_lines(result)
-        case _:
-            return render(result, folder)

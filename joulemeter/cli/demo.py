@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from joulemeter.cli import common
+from joulemeter.cli import common, text
 from joulemeter.cli.common import emit
 
 app = common.app("The whole chain on a simulated board and meter.")
@@ -22,7 +22,7 @@ def demo(
 
     with common.progress(quiet=quiet) as progress:
         outcome = run(output, progress, tuple(sys.argv))
-    emit(common.present(outcome.analysis.result, "json" if json else "text", outcome.folder))
+    emit(text.present(outcome.analysis.result, "json" if json else "text", outcome.folder))
     if not json:
         emit(f"Report: {outcome.folder / 'report.html'}")
     if outcome.trouble is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from joulemeter import units
-from joulemeter.cli import common
+from joulemeter.cli import common, text
 from joulemeter.cli.common import emit
 
 app = common.app("Record a meter and a workload, and print energy per inference.")
@@ -80,10 +80,10 @@ def measure(
         note=note,
         argv=tuple(sys.argv),
     )
-    if format_ not in common.FORMATS:
-        raise typer.BadParameter(f"--format is one of {', '.join(common.FORMATS)}.")
+    if format_ not in text.FORMATS:
+        raise typer.BadParameter(f"--format is one of {', '.join(text.FORMATS)}.")
     with common.progress(quiet=quiet) as progress:
         outcome = session.measure(plan, progress)
-    emit(common.present(outcome.analysis.result, "json" if json else format_, outcome.folder))
+    emit(text.present(outcome.analysis.result, "json" if json else format_, outcome.folder))
     if outcome.trouble is not None:
         raise outcome.trouble

@@ -125,3 +125,17 @@ def mlperf_lines(result: Result) -> str:
     if result.latency_s.median:
         lines.append(f"Median throughput is {1 / result.latency_s.median:.3f} inf./sec.")
     return "\n".join(lines)
+
+
+FORMATS = ("text", "json", "mlperf")
+
+
+def present(result: Result, form: str, folder: Path | None = None) -> str:
+    """A result in one of FORMATS."""
+    match form:
+        case "json":
+            return result.to_json()
+        case "mlperf":
+            return mlperf_lines(result)
+        case _:
+            return render(result, folder)
