@@ -12,16 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulemeter import units
-from joulemeter.capture import Block, Channel, Event, Gap, Quantity, Recording, Stream, Timebase
+from joulemeter.capture import Event, Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt, note
+from joulemeter.edges import Int, LineScanner, debounce, digital_line, missing
 from joulemeter.errors import DataError, UsageError
 from joulemeter.result import Sync
 from joulemeter.window import Window
-
-Int = NDArray[np.int64]
 
 FORMS = {
     "high": "window while the line is high",
@@ -33,14 +31,10 @@ FORMS = {
 }
 CONVENTIONS = ("native", "eembc")
 
-# Pulses and pauses shorter than this share of the usual ones are a line ringing or bouncing, not inferences.
-BOUNCE_SHARE = 0.005
 # A window that differs from the median by more than this share is named.
 ODD_SHARE = 0.5
 # An operating system interrupts now and then; odd windows rarer than this are worth a note, not a doubt.
 RARE_SHARE = 0.02
-# Pulses come at regular intervals when these scatter by less than this share; then a missing one can be seen.
-REGULAR_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,49 +165,6 @@ class _Found:
 # -- digital lines ----------------------------------------------------------------------------------------------------
 
 
-class LineScanner:
-    """Finds the edges of one digital line, block by block, in constant memory but for the edges themselves."""
-
-    def __init__(self, channel: str, bit: int) -> None:
-        self._channel = channel
-        self._mask = np.uint8(1 << bit)
-        self._level: bool | None = None
-        self._edges: list[Int] = []
-        self.first_level: bool | None = None
-        self.length = 0
-
-    def feed(self, block: Block) -> int:
-        """Take one block; the number of edges in it. An edge across a hole counts at the first sample after it."""
-        high = (block.data[self._channel] & self._mask) != 0
-        if not len(high):
-            return 0
-        if self._level is None:
-            self.first_level = self._level = bool(high[0])
-        where = np.flatnonzero(high[1:] != high[:-1]) + 1
-        if bool(high[0]) != self._level:
-            where = np.concatenate([[0], where])
-        self._level = bool(high[-1])
-        self.length = block.first_index + len(high)
-        if len(where):
-            self._edges.append(where + block.first_index)
-        return len(where)
-
-    @property
-    def edges(self) -> Int:
-        """Sample indices at which the line has changed; they alternate, beginning with the opposite of first_level."""
-        return np.concatenate(self._edges) if self._edges else np.empty(0, dtype=np.int64)
-
-
-def digital_line(stream: Stream, name: str) -> tuple[Channel, int]:
-    """The channel and bit of a digital line. Raises UsageError naming the lines there are."""
-    channels = [channel for channel in stream.header.channels if channel.quantity is Quantity.DIGITAL]
-    for channel in channels:
-        if name in channel.lines:
-            return channel, channel.lines.index(name)
-    there = ", ".join(line for channel in channels for line in channel.lines) or "none"
-    raise UsageError(f"{stream.header.model} has no digital line {name!r}.", f"Its lines: {there}.")
-
-
 def _from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> _Found:
     channel, bit = digital_line(stream, trigger.source)
     scanner = LineScanner(channel.name, bit)
@@ -249,31 +200,6 @@ def _from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> _F
     return found
 
 
-def debounce(edges: Int, rate_hz: float, debounce_s: float | None) -> tuple[Int, int]:
-    """Edges without bounces, and how many were taken out.
-
-    Edges closer together than the limit form a burst. A burst with an odd number is one edge, at its beginning; one
-    with an even number is a glitch and no edge.
-    """
-    if len(edges) < 3:
-        return edges, 0
-    pauses = np.diff(edges)
-    if debounce_s is None:
-        # The upper quartiles of pulses and of pauses: where every edge bounces, half of each are bounces.
-        usual = min(float(np.quantile(pauses[0::2], 0.75)), float(np.quantile(pauses[1::2], 0.75)))
-        limit = usual * BOUNCE_SHARE
-    else:
-        limit = debounce_s * rate_hz
-    close = pauses < limit
-    if not close.any():
-        return edges, 0
-    burst = np.concatenate([[0], np.cumsum(~close)])
-    first = np.flatnonzero(np.concatenate([[True], ~close]))
-    odd = np.bincount(burst) % 2 == 1
-    kept = edges[first[odd]]
-    return kept, len(edges) - len(kept)
-
-
 def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: Int, first_level: bool, length: int) -> _Found:
     """Windows of one form from alternating edges of a line that began at `first_level`."""
     levels = np.arange(len(edges)) % 2 == (1 if first_level else 0)  # True where the edge rises
@@ -293,7 +219,7 @@ def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: Int, first_
     else:
         chosen = edges[levels] if trigger.form == "rising" else edges[~levels]
         found = _Found(spans=_spans(timebase, chosen[:-1], chosen[1:]))
-    found.missed = _missed(starts if trigger.form in ("high", "low") else chosen)
+    found.missed = missing(starts if trigger.form in ("high", "low") else chosen)
     if found.missed:
         found.caveats.append(
             doubt(
@@ -311,20 +237,6 @@ def _spans(timebase: Timebase, starts: Int, stops: Int) -> list[_Span]:
         _Span(start_ns=timebase.time_ns(start), stop_ns=timebase.time_ns(stop))
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
     ]
-
-
-def _missed(starts: Int) -> int:
-    """Windows left out of an otherwise regular series; 0 where the series is not regular enough to tell."""
-    if len(starts) < 5:
-        return 0
-    pauses = np.diff(starts)
-    middle = float(np.median(pauses))
-    scatter = float(np.median(np.abs(pauses - middle)))
-    if scatter > REGULAR_SHARE * middle:
-        return 0
-    multiples = np.round(pauses / middle)
-    whole = np.abs(pauses - multiples * middle) <= 2 * REGULAR_SHARE * middle
-    return int(np.sum((multiples - 1)[whole & (multiples > 1)]))
 
 
 # -- stamps -----------------------------------------------------------------------------------------------------------
@@ -488,28 +400,3 @@ def _odd(windows: Sequence[Window]) -> list[Caveat]:
             windows=odd.tolist(),
         )
     ]
-
-
-def gaps_in(window: Window, gaps: Sequence[Gap], timebase: Timebase) -> int:
-    """Samples lost inside the window."""
-    start, stop = timebase.index(window.start_ns), timebase.index(window.stop_ns)
-    return sum(gap.lost for gap in gaps if gap.index > start and gap.index - gap.lost < stop)
-
-
-def line_spans(stream: Stream, channel: Channel, limit: int = 2000) -> dict[str, list[tuple[float, float]]]:
-    """When each line of a digital channel was high, in seconds; lines that never changed and more than `limit`
-    spans of one line are left out, being no use in a drawing."""
-    scanners = {name: LineScanner(channel.name, bit) for bit, name in enumerate(channel.lines)}
-    for block in stream.blocks():
-        for scanner in scanners.values():
-            scanner.feed(block)
-    spans = {}
-    for name, scanner in scanners.items():
-        borders = scanner.edges.tolist()
-        if not borders or len(borders) > 2 * limit:
-            continue
-        borders = ([0] if scanner.first_level else []) + borders
-        borders += [scanner.length] if len(borders) % 2 else []
-        at = [border / stream.timebase.rate_hz for border in borders]
-        spans[name] = list(zip(at[0::2], at[1::2], strict=True))
-    return spans

@@ -106,7 +106,11 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One measured quantity. `lines` names the bits of a DIGITAL channel, lowest bit first."""
+    """One measured quantity.
+
+    `lines` names the bits of a DIGITAL channel, lowest bit first. A CUMULATIVE counter starts over at `wrap` and moves
+    only every `refresh_s`; `refresh_s` is also how old a reading of a slow meter may be.
+    """
 
     name: str
     quantity: Quantity
@@ -114,6 +118,8 @@ class Channel:
     kind: Kind
     accuracy: tuple[Accuracy, ...] = ()
     lines: tuple[str, ...] = ()
+    wrap: float | None = None
+    refresh_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +205,8 @@ class Block:
     """Consecutive samples. `first_index` counts lost samples too; `lost_before` of them precede this block.
 
     `data` maps channel names to (n,) arrays; `status` is (n,) uint8 of Status bits, or None where all are good.
-    `consumed` is the byte count of the raw stream up to the end of this block, from its beginning.
+    `consumed` is the byte count of the raw stream up to the end of this block, from its beginning. `times_ns` (n,)
+    int64 is the stream time of each sample of an instrument that is polled and so not evenly spaced; None: by counting.
     """
 
     first_index: int
@@ -207,6 +214,7 @@ class Block:
     lost_before: int = 0
     status: NDArray[np.uint8] | None = None
     consumed: int = 0
+    times_ns: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from joulemeter import registry, store
-from joulemeter.align import LineScanner
 from joulemeter.capture import Header, Quantity
+from joulemeter.edges import LineScanner
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError
 from joulemeter.instrument import Driver, InstrumentModule, Options
 from joulemeter.integrate import source_of

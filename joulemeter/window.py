@@ -51,7 +51,8 @@ class WindowEnergy:
     `missing_s` is the part of the window without samples: its energy is not in `energy_j`. `edge_power_w` is the
     largest power of the two samples just inside either edge. `energy_by_range_j` and `dwell_by_range_s` split the
     window by the instrument's range (key None where it has only one). `altered_j` bounds the energy that a filter
-    replaced.
+    replaced. `resolution_j` is the half-width that the refresh or the spacing of slow readings leaves open at the
+    edges.
     """
 
     window: Window
@@ -65,6 +66,7 @@ class WindowEnergy:
     altered_samples: int = 0
     altered_j: float = 0.0
     edge_power_w: float = 0.0
+    resolution_j: float = 0.0
     energy_by_range_j: Mapping[int | None, float] = field(default_factory=dict)
     dwell_by_range_s: Mapping[int | None, float] = field(default_factory=dict)
     caveats: tuple[Code, ...] = ()

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from helpers import recording, stream
 
-from joulemeter.align import align, debounce, pair_stamps, parse_trigger
+from joulemeter.align import align, pair_stamps, parse_trigger
 from joulemeter.capture import Event, Recording
 from joulemeter.caveat import Code
+from joulemeter.edges import debounce
 from joulemeter.errors import DataError, UsageError
 
 RATE = 1000.0
@@ -52,8 +53,8 @@ def test_windows_cut_by_the_ends_are_named() -> None:
 
 
 def test_edges_do_not_depend_on_block_borders() -> None:
-    from joulemeter.align import LineScanner
     from joulemeter.capture import Block
+    from joulemeter.edges import LineScanner
 
     digital = lines("..##..#.#.###...##..####..#")
     whole = LineScanner("digital", 0)

@@ -18,7 +18,7 @@ FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
     (0, "ground", "errors units caveat capture window result synthetic"),
     (1, "wire", "instrument reader transport workload readers"),
-    (1, "physics", "clock align integrate stats uncertainty battery analyze"),
+    (1, "physics", "clock edges align integrate stats uncertainty doubts battery analyze"),
     (2, "run", "registry store record recorder session simulation profile simulated loading diagnosis testing"),
     (3, "faces", "cli report demo export api __main__"),
 ):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from joulemeter.align import line_spans
 from joulemeter.analyze import Analysis, Request, analyze
 from joulemeter.capture import Quantity, Recording, Stream
+from joulemeter.edges import line_spans
 from joulemeter.errors import AccessError
 from joulemeter.integrate import envelope
 from joulemeter.report.html import Waveform, render
