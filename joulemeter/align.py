@@ -1,34 +1,27 @@
 """Triggers become windows.
 
-A trigger names what marks the inference (INTERFACE): `d0`, `d0:low`, `d0:rising`, `d0:falling`, `d0:falling-pairs`,
-`host`, `events`, `events:falling-pairs`. Edges that are missing, extra, bouncing or cut off by the ends of the
-recording are counted by name, never repaired in silence.
+Edges that are missing, extra, bouncing or cut off by the ends of the recording are counted by name, never repaired in
+silence.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from joulemeter import units
-from joulemeter.capture import Event, Recording, Stream, Timebase
+from joulemeter.capture import Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.edges import Int, LineScanner, debounce, digital_line, missing
 from joulemeter.errors import DataError, UsageError
 from joulemeter.result import Sync
+from joulemeter.stamps import Found, Span, begin_end, from_events, pair_stamps, stamped
+from joulemeter.trigger import Trigger
 from joulemeter.window import Window
 
-FORMS = {
-    "high": "window while the line is high",
-    "low": "window while the line is low",
-    "rising": "window from each rising edge to the next",
-    "falling": "window from each falling edge to the next",
-    "falling-pairs": "falling edges: a set-up pulse, then start and stop of each window (EEMBC)",
-    "pairs": "stamps that say begin and end",
-}
 CONVENTIONS = ("native", "eembc")
 
 # A window that differs from the median by more than this share is named.
@@ -38,46 +31,11 @@ RARE_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trigger:
-    """`source` is a digital line's name, "host" or "events"; `form` one of FORMS."""
-
-    source: str
-    form: str
-
-    def __str__(self) -> str:
-        return self.source if self.form in ("high", "pairs") else f"{self.source}:{self.form}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Alignment:
     windows: tuple[Window, ...]
     rejected: dict[str, int]
     sync: Sync
     caveats: tuple[Caveat, ...] = field(default=())
-
-
-_SYNTAX = re.compile(r"(d\d+|host|events)(?::([a-z-]+))?")
-_LATER = re.compile(r"serial|shape|c\d+@.+")
-
-
-def parse_trigger(text: str) -> Trigger:
-    """Raises UsageError for a trigger that does not exist or that this version cannot use."""
-    match = _SYNTAX.fullmatch(text.strip().lower())
-    if match is None:
-        if _LATER.fullmatch(text.strip().lower()):
-            raise UsageError(
-                f"The trigger {text!r} cannot be used in this version.", "Use a digital line, host or events."
-            )
-        raise UsageError(
-            f"{text!r} is not a trigger.", "Triggers are d0, d0:low, d0:rising, d0:falling-pairs, host and events."
-        )
-    source, form = match[1], match[2]
-    digital = source.startswith("d")
-    allowed = ("high", "low", "rising", "falling", "falling-pairs") if digital else ("pairs", "falling-pairs")
-    form = form or allowed[0]
-    if form not in allowed or (source == "host" and form != "pairs"):
-        raise UsageError(f"{text!r}: {source} has no form {form!r}.", f"Forms of {source}: {', '.join(allowed)}.")
-    return Trigger(source=source, form=form)
 
 
 def align(
@@ -94,26 +52,7 @@ def align(
     `debounce_s` is the shortest pulse and pause that count; None finds bounces by their shortness beside the median.
     Raises DataError when the trigger marks nothing, UsageError when the stream has no such line.
     """
-    if trigger.source == "host":
-        spans, caveats = _begin_end(_host_events(recording, stream), trigger)
-        u_edge_s = 0.0 if stream is None else stream.timebase.u_host_s or 0.0
-        found = _Found(spans=spans, caveats=caveats)
-        grade = "host-marker"
-    elif trigger.source == "events":
-        found = _from_events(recording, stream, trigger, convention)
-        stamps = [event.u_s for event in recording.events if event.u_s is not None]
-        u_edge_s = max(stamps, default=0.0)
-        grade = "in-band"
-    else:
-        if stream is None:
-            raise UsageError(
-                f"The trigger {trigger.source} is a line of a meter, and no meter was used.",
-                "Name one with --meter, or use --trigger host.",
-            )
-        found = _from_line(stream, trigger, debounce_s)
-        # The line is read once per sample, so an edge lies anywhere within one interval.
-        u_edge_s = 1.0 / stream.timebase.rate_hz / 12**0.5
-        grade = "in-band"
+    found, grade, u_edge_s = _find(recording, stream, trigger, convention, debounce_s)
     windows = tuple(
         Window(
             start_ns=span.start_ns,
@@ -144,28 +83,32 @@ def align(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Span:
-    start_ns: int
-    stop_ns: int
-    label: str = ""
-    inferences: int | None = None
-    timed_s: float | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Found:
-    spans: list[_Span]
-    rejected: dict[str, int] = field(default_factory=dict)
-    missed: int = 0
-    extra: int = 0
-    caveats: list[Caveat] = field(default_factory=list)
+def _find(
+    recording: Recording, stream: Stream | None, trigger: Trigger, convention: str, debounce_s: float | None
+) -> tuple[Found, str, float]:
+    """Spans, grade, and the standard uncertainty of an edge in seconds."""
+    if trigger.source in ("host", "serial"):
+        events = stamped(recording, stream, trigger)
+        spans, caveats = begin_end(events, trigger)
+        u_clock_s = 0.0 if stream is None else stream.timebase.u_host_s or 0.0
+        u_stamp_s = max((event.u_s or 0.0 for _, _, event in events), default=0.0)
+        return Found(spans=spans, caveats=caveats), "host-marker", math.hypot(u_clock_s, u_stamp_s)
+    if trigger.source == "events":
+        stamps = [event.u_s for event in recording.events if event.u_s is not None]
+        return from_events(recording, stream, trigger, convention), "in-band", max(stamps, default=0.0)
+    if stream is None:
+        raise UsageError(
+            f"The trigger {trigger.source} is found in a meter's samples, and no meter was used.",
+            "Name one with --meter, or use --trigger host.",
+        )
+    # The line is read once per sample, so an edge lies anywhere within one interval.
+    return _from_line(stream, trigger, debounce_s), "in-band", 1.0 / stream.timebase.rate_hz / 12**0.5
 
 
 # -- digital lines ----------------------------------------------------------------------------------------------------
 
 
-def _from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> _Found:
+def _from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> Found:
     channel, bit = digital_line(stream, trigger.source)
     scanner = LineScanner(channel.name, bit)
     seen_high = np.uint8(0)
@@ -200,13 +143,13 @@ def _from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> _F
     return found
 
 
-def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: Int, first_level: bool, length: int) -> _Found:
+def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: Int, first_level: bool, length: int) -> Found:
     """Windows of one form from alternating edges of a line that began at `first_level`."""
     levels = np.arange(len(edges)) % 2 == (1 if first_level else 0)  # True where the edge rises
     if trigger.form in ("high", "low"):
         opens = levels if trigger.form == "high" else ~levels
         starts, stops = edges[opens], edges[~opens]
-        found = _Found(spans=[])
+        found = Found(spans=[])
         if len(stops) and (not len(starts) or stops[0] < starts[0]):
             stops = stops[1:]
             found.rejected["cut-at-start"] = 1
@@ -218,7 +161,7 @@ def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: Int, first_
         return pair_stamps([timebase.time_ns(int(edge)) for edge in edges[~levels]])
     else:
         chosen = edges[levels] if trigger.form == "rising" else edges[~levels]
-        found = _Found(spans=_spans(timebase, chosen[:-1], chosen[1:]))
+        found = Found(spans=_spans(timebase, chosen[:-1], chosen[1:]))
     found.missed = missing(starts if trigger.form in ("high", "low") else chosen)
     if found.missed:
         found.caveats.append(
@@ -232,151 +175,11 @@ def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: Int, first_
     return found
 
 
-def _spans(timebase: Timebase, starts: Int, stops: Int) -> list[_Span]:
+def _spans(timebase: Timebase, starts: Int, stops: Int) -> list[Span]:
     return [
-        _Span(start_ns=timebase.time_ns(start), stop_ns=timebase.time_ns(stop))
+        Span(start_ns=timebase.time_ns(start), stop_ns=timebase.time_ns(stop))
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
     ]
-
-
-# -- stamps -----------------------------------------------------------------------------------------------------------
-
-
-def pair_stamps(stamps_ns: Sequence[int]) -> _Found:
-    """EEMBC stamps: the first is a set-up pulse; window w lies between stamps w-1 and w; even windows infer."""
-    found = _Found(
-        spans=[
-            _Span(start_ns=stamps_ns[w - 1], stop_ns=stamps_ns[w], label=f"window {w}")
-            for w in range(2, len(stamps_ns), 2)
-        ]
-    )
-    if len(stamps_ns) % 2 == 0 and stamps_ns:
-        found.missed = 1
-        found.rejected["no-stop"] = 1
-        found.caveats.append(
-            doubt(
-                Code.ODD_STAMP_COUNT,
-                f"{len(stamps_ns)} stamps do not make a set-up pulse and pairs: the last window has a start without a "
-                "stop, or an edge is missing before it. Complete pairs were used in order; check that their durations "
-                "agree.",
-                stamps=len(stamps_ns),
-            )
-        )
-    return found
-
-
-def _from_events(recording: Recording, stream: Stream | None, trigger: Trigger, convention: str) -> _Found:
-    events = [event for event in recording.events if event.time_ns is not None]
-    if trigger.form == "pairs":
-        spans, caveats = _begin_end([(event.label, event.time_ns or 0, event) for event in events], trigger)
-        return _Found(spans=spans, caveats=caveats)
-    stamps = [event.time_ns for event in events if event.label == "stamp" and event.time_ns is not None]
-    if len(stamps) < 3:
-        raise DataError(
-            f"{recording.name} has {len(stamps)} time stamps; one window needs three.",
-            "The set-up pulse, a start and a stop must all be recorded.",
-        )
-    found = pair_stamps(stamps)
-    if stream is None:
-        return found
-    end_ns = stream.timebase.time_ns(stream.length)
-    inside = [span for span in found.spans if span.stop_ns <= end_ns]
-    if len(inside) < len(found.spans):
-        found.rejected["cut-at-end"] = len(found.spans) - len(inside)
-        found.caveats.append(
-            doubt(
-                Code.CUT_WINDOW,
-                f"{len(found.spans) - len(inside)} window(s) end after the last sample and were left out: the "
-                "recording is shorter than its stamps.",
-            )
-        )
-    found.spans = _eembc_spans(inside, stream) if convention == "eembc" else inside
-    if not found.spans:
-        raise DataError(
-            f"{recording.name} has stamps, but no window between them lies within its samples.",
-            "The recording was cut off; record again.",
-        )
-    return found
-
-
-def _eembc_spans(spans: Sequence[_Span], stream: Stream) -> list[_Span]:
-    """Windows as EEMBC's EnergyRunner sums them, as spans on sample borders.
-
-    It holds a time that starts at 0.0 and grows by 1/rate in double precision with each sample, and takes every
-    sample whose time lies between the two stamps, both included. The rounding of that sum decides which of the
-    border samples belong, so it is imitated exactly. The stamps alone give the run time.
-    """
-    times = np.zeros(stream.length)
-    times[1:] = 1.0 / stream.timebase.rate_hz
-    np.cumsum(times, out=times)
-    snapped = []
-    for span in spans:
-        start_s, stop_s = span.start_ns / 1e9, span.stop_ns / 1e9
-        first = int(np.searchsorted(times, start_s, side="left"))
-        after = int(np.searchsorted(times, stop_s, side="right"))
-        snapped.append(
-            _Span(
-                start_ns=stream.timebase.time_ns(first),
-                stop_ns=stream.timebase.time_ns(after),
-                label=span.label,
-                timed_s=stop_s - start_s,
-            )
-        )
-    return snapped
-
-
-def _host_events(recording: Recording, stream: Stream | None) -> list[tuple[str, int, Event]]:
-    """Host stamps in stream time; in the host's own time where there is no stream."""
-    stamped = [event for event in recording.events if event.source == "host" and event.monotonic_ns is not None]
-    if stream is None:
-        return [(event.label, event.monotonic_ns or 0, event) for event in stamped]
-    if stream.timebase.monotonic_ns is None:
-        raise DataError(
-            f"The stream {stream.name!r} was never related to the host's clock, so host stamps cannot be placed in it.",
-            "Use a digital trigger, or record again.",
-        )
-    return [(event.label, stream.timebase.from_monotonic(event.monotonic_ns or 0), event) for event in stamped]
-
-
-def _begin_end(events: Iterable[tuple[str, int, Event]], trigger: Trigger) -> tuple[list[_Span], list[Caveat]]:
-    """Pair each "begin" with the "end" that follows it."""
-    spans: list[_Span] = []
-    caveats: list[Caveat] = []
-    opened: int | None = None
-    loose = 0
-    for label, time_ns, event in events:
-        if label == "begin":
-            loose += opened is not None
-            opened = time_ns
-        elif label == "end":
-            if opened is None:
-                loose += 1
-                continue
-            count = event.data.get("inferences")
-            spans.append(
-                _Span(
-                    start_ns=opened,
-                    stop_ns=time_ns,
-                    label=str(event.data.get("name", "")),
-                    inferences=int(count) if count else None,
-                )
-            )
-            opened = None
-    loose += opened is not None
-    if loose:
-        caveats.append(
-            doubt(
-                Code.CUT_WINDOW,
-                f"{loose} stamp(s) of {trigger} have no partner; their windows were left out.",
-                stamps=loose,
-            )
-        )
-    if not spans:
-        raise DataError(
-            f"The trigger never came: no pair of begin and end stamps from {trigger} was recorded.",
-            "Check that the workload ran and marked its inferences.",
-        )
-    return spans, caveats
 
 
 # -- what the windows look like together ------------------------------------------------------------------------------

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from joulemeter import align as aligning
-from joulemeter.align import Alignment, Trigger
+from joulemeter.align import Alignment
 from joulemeter.capture import Basis, Header, Quantity, Recording, Stream
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.doubts import about_count, about_stream
 from joulemeter.errors import DataError, UsageError
 from joulemeter.integrate import complement, integrate
-from joulemeter.result import Efficiency, Power, Result, Summary, Term, Windows
+from joulemeter.result import Efficiency, Phase, Power, Result, Summary, Term, Windows
 from joulemeter.stats import Spread, summarise
+from joulemeter.trigger import Trigger, parse_trigger
 from joulemeter.uncertainty import budget, relative_gain, systematic
+from joulemeter.units import show_duration
 from joulemeter.window import Role, Window, WindowEnergy
+
+# Results whose windows may be off by more than this share are refused unless the user allows it.
+MAX_ALIGNMENT = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked of the analysis; None: as the recording says."""
+    """What the user asked of the analysis; None: as the recording says.
+
+    `phases` are further triggers by name. `max_alignment` is the share of a window by which its edges may be off.
+    """
 
     trigger: str | None = None
+    phases: Mapping[str, str] | None = None
+    max_alignment: float | None = None
     inferences_per_window: int | None = None
     convention: str = "native"
     debounce_s: float | None = None
@@ -32,12 +44,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """`windows` are all inference windows found; those with `used` True count in the result."""
+    """`windows` are all inference windows found; those with `used` True count in the result. `phases` by name."""
 
     result: Result
     windows: tuple[WindowEnergy, ...]
     used: tuple[bool, ...]
     alignment: Alignment
+    phases: Mapping[str, tuple[WindowEnergy, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> tuple[WindowEnergy, ...]:
+        """Everything that has a row in windows.csv."""
+        return (*self.windows, *(window for phase in self.phases.values() for window in phase))
 
 
 def analyze(recording: Recording, request: Request | None = None) -> Analysis:
@@ -47,8 +65,8 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
         raise UsageError(
             f"{request.convention!r} is not a convention.", f"Conventions: {', '.join(aligning.CONVENTIONS)}."
         )
-    stream = _main_stream(recording)
     trigger = _trigger(recording, request)
+    stream = _main_stream(recording, trigger)
     if request.convention == "eembc" and trigger.form not in ("falling-pairs", "pairs"):
         raise UsageError("The convention 'eembc' needs EEMBC stamps.", "Use --trigger events:falling-pairs.")
     per_window, caveats = _inferences_per_window(recording, request)
@@ -68,18 +86,52 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
     caveats += [*recording.caveats, *alignment.caveats]
     if stream is None:
         return _timing_only(recording, alignment, caveats)
-    return _with_energy(recording, stream, alignment, caveats)
+    _refuse_loose_edges(alignment, MAX_ALIGNMENT if request.max_alignment is None else request.max_alignment)
+    asked = recording.meta.get("phases") if request.phases is None else request.phases
+    phases = {
+        name: _phase(recording, stream, name, parse_trigger(text), request) for name, text in (asked or {}).items()
+    }
+    return _with_energy(recording, stream, alignment, phases, caveats)
+
+
+def _refuse_loose_edges(alignment: Alignment, share: float) -> None:
+    """Raises DataError when the edges may be off by more than `share` of the median window, at k = 2.
+
+    Edges of a line in the samples themselves are unbiased and average out; stamps from elsewhere may all be late.
+    """
+    u_edge_s = alignment.sync.residual_s
+    if alignment.sync.grade == "in-band" or not u_edge_s:
+        return
+    duration_s = float(np.median([window.duration_s for window in alignment.windows]))
+    off_s = 2 * math.sqrt(2) * u_edge_s
+    if off_s > share * duration_s:
+        raise DataError(
+            f"The windows cannot be placed well enough: edges may be off by {show_duration(off_s)} in windows of "
+            f"{show_duration(duration_s)}, more than {share:.0%} of them.",
+            f"Put about {math.ceil(off_s / share / duration_s)} times as many inferences into each window, give the "
+            "meter a trigger line, or allow more with --max-alignment.",
+        )
+
+
+def _phase(
+    recording: Recording, stream: Stream, name: str, trigger: Trigger, request: Request
+) -> tuple[WindowEnergy, ...]:
+    found = aligning.align(recording, stream, trigger, debounce_s=request.debounce_s)
+    return tuple(integrate(stream, [replace(window, role=Role.PHASE, label=name) for window in found.windows]))
 
 
 def _listed(rejected: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in rejected.items())
 
 
-def _main_stream(recording: Recording) -> Stream | None:
-    if len(recording.streams) > 1:
-        names = ", ".join(stream.name for stream in recording.streams)
-        raise UsageError(f"{recording.name} holds several streams ({names}).", "This version analyses one at a time.")
-    return recording.streams[0] if recording.streams else None
+def _main_stream(recording: Recording, trigger: Trigger) -> Stream | None:
+    """The stream whose numbers are reported: the first that has the trigger's line, else the first."""
+    named = [
+        stream
+        for stream in recording.streams
+        if any(trigger.source == channel.name or trigger.source in channel.lines for channel in stream.header.channels)
+    ]
+    return next(iter([*named, *recording.streams]), None)
 
 
 def _trigger(recording: Recording, request: Request) -> Trigger:
@@ -89,7 +141,7 @@ def _trigger(recording: Recording, request: Request) -> Trigger:
             f"Nothing says when the model ran in {recording.name}.",
             "Name the trigger with --trigger, such as d0 for a pin that is high during the inference.",
         )
-    return aligning.parse_trigger(text)
+    return parse_trigger(text)
 
 
 def _inferences_per_window(recording: Recording, request: Request) -> tuple[int | None, list[Caveat]]:
@@ -110,7 +162,13 @@ def _inferences_per_window(recording: Recording, request: Request) -> tuple[int 
 # -- with a meter -----------------------------------------------------------------------------------------------------
 
 
-def _with_energy(recording: Recording, stream: Stream, alignment: Alignment, caveats: list[Caveat]) -> Analysis:
+def _with_energy(
+    recording: Recording,
+    stream: Stream,
+    alignment: Alignment,
+    phases: Mapping[str, tuple[WindowEnergy, ...]],
+    caveats: list[Caveat],
+) -> Analysis:
     header = stream.header
     baseline = _baseline(recording, stream)
     span_ns = (alignment.windows[0].start_ns, max(window.stop_ns for window in alignment.windows))
@@ -198,10 +256,25 @@ def _with_energy(recording: Recording, stream: Stream, alignment: Alignment, cav
         charge_per_inference_c=summarise(charges).median if charges else None,
         efficiency=_efficiency(energy, latency),
         sync=alignment.sync,
+        phases={
+            name: _phase_summary(found, sum(window.window.inferences for window in kept), basis)
+            for name, found in phases.items()
+        },
         uncertainty=terms,
         caveats=_ordered(caveats, header.simulated),
     )
-    return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment)
+    return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment, phases=phases)
+
+
+def _phase_summary(windows: Sequence[WindowEnergy], inferences: int, basis: Basis) -> Phase:
+    whole = [window for window in windows if not window.missing_s]
+    energies = [window.energy_j for window in whole if window.energy_j is not None]
+    return Phase(
+        windows=len(whole),
+        energy_j=_summary(summarise(energies), basis, None) if energies else Summary(reason="energy is unavailable"),
+        duration_s=_latency([window.window for window in whole], Basis.MEASURED) if whole else Summary(),
+        per_inference=len(whole) / inferences if inferences else None,
+    )
 
 
 def _judge(windows: Sequence[WindowEnergy], end_ns: int) -> tuple[list[bool], list[str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from joulemeter import loading, session, store, units
+from joulemeter import loading, plan, session, store, units
 from joulemeter.analyze import Analysis, Request, analyze
 from joulemeter.capture import Channel, Recording
 from joulemeter.errors import UsageError
@@ -49,7 +49,7 @@ class Run:
         """One row per window, columns as in windows.csv; unknown is NaN."""
         import pandas as pd
 
-        return pd.DataFrame(store.window_rows(self.analysis(trigger=trigger).windows))
+        return pd.DataFrame(store.window_rows(self.analysis(trigger=trigger).rows))
 
     def signal(self, name: str, start_s: float = 0.0, stop_s: float | None = None) -> NDArray[np.float64]:
         """Samples of one channel in [start, stop), float64 in the channel's unit; NaN where samples were lost.
@@ -92,7 +92,7 @@ def load(path: str | Path) -> Run:
 class Meter:
     """A meter to record with. The device is opened for each recording and left as it was found."""
 
-    def __init__(self, meter: session.Meter, *, simulate: bool, load: str | None, output: Path) -> None:
+    def __init__(self, meter: plan.Meter, *, simulate: bool, load: str | None, output: Path) -> None:
         self._meter = meter
         self._simulate = simulate
         self._load = load
@@ -100,8 +100,8 @@ class Meter:
 
     def record(self, duration: str, *, name: str | None = None, trigger: str | None = None) -> Run:
         """Record for `duration` ("5s") into a new run directory. Raises what ended the recording early."""
-        plan = session.Plan(
-            meter=self._meter,
+        asked = plan.Plan(
+            meters=(self._meter,),
             output=self._output,
             name=name or self._meter.key,
             trigger=trigger,
@@ -109,7 +109,7 @@ class Meter:
             load=self._load,
             duration_s=units.parse_positive(duration, "s"),
         )
-        folder, trouble = session.record(plan, lambda text: None)
+        folder, trouble = session.record(asked, lambda text: None)
         if trouble is not None:
             raise trouble
         return load(folder)
@@ -139,7 +139,7 @@ def open(  # noqa: A001 - jm.open reads like the thing it does
         declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
         settings=settings or {},
     )
-    parsed = session.parse_meter(meter, options)
+    parsed = plan.parse_meter(meter, options)
     if parsed is None:
         raise UsageError("'none' is no meter to open.")
     return Meter(parsed, simulate=simulate, load=load, output=Path(output))

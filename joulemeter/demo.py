@@ -9,8 +9,9 @@ from joulemeter import profile, session, store
 from joulemeter.analyze import Request
 from joulemeter.battery import simple_life
 from joulemeter.instrument import Options
+from joulemeter.plan import Meter, Plan
 from joulemeter.report.build import write as write_report
-from joulemeter.session import Meter, Outcome, Plan, Progress
+from joulemeter.session import Outcome, Progress
 from joulemeter.simulated import load_text, rig_load
 
 WINDOWS = 20
@@ -23,7 +24,7 @@ def run(output: Path, progress: Progress, argv: tuple[str, ...] = ()) -> Outcome
     load = rig_load(rig.profile)
     supply_v = rig.profile.supply_v
     plan = Plan(
-        meter=Meter(key=rig.profile.meter, address="", options=Options(supply_v=supply_v)),
+        meters=(Meter(key=rig.profile.meter, address="", options=Options(supply_v=supply_v)),),
         output=output,
         name="demo",
         trigger=rig.profile.trigger,
@@ -54,7 +55,7 @@ def run(output: Path, progress: Progress, argv: tuple[str, ...] = ()) -> Outcome
         )
         result = replace(result, battery=battery, caveats=(*result.caveats, *caveats))
     analysis = replace(outcome.analysis, result=result)
-    store.write_result(outcome.folder, result, analysis.windows)
+    store.write_result(outcome.folder, result, analysis.rows)
     progress("drawing the report")
     write_report(store.open_run(outcome.folder), Request(), outcome.folder / "report.html", analysis)
     return replace(outcome, analysis=analysis)

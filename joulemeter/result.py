@@ -79,6 +79,16 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A part of the inference with a trigger of its own: energy and duration of one occurrence."""
+
+    windows: int
+    energy_j: Summary
+    duration_s: Summary
+    per_inference: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
     found: int = 0
     used: int = 0
@@ -133,6 +143,7 @@ class Result:
     charge_per_inference_c: float | None = None
     efficiency: Efficiency = field(default_factory=Efficiency)
     sync: Sync = field(default_factory=Sync)
+    phases: Mapping[str, Phase] = field(default_factory=dict)
     uncertainty: tuple[Term, ...] = ()
     battery: Battery | None = None
     truth: Mapping[str, float] | None = None

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import recording, stream
 
-from joulemeter.align import align, pair_stamps, parse_trigger
+from joulemeter.align import align
 from joulemeter.capture import Event, Recording
 from joulemeter.caveat import Code
 from joulemeter.edges import debounce
 from joulemeter.errors import DataError, UsageError
+from joulemeter.stamps import pair_stamps
+from joulemeter.trigger import parse_trigger
 
 RATE = 1000.0
 
@@ -128,16 +132,56 @@ def test_a_line_that_does_not_exist() -> None:
         align(recording(one), one, parse_trigger("d9"))
 
 
-@pytest.mark.parametrize("text", ["", "d", "high", "d0:up", "host:rising", "events:low", "c1", "d0 d1"])
+@pytest.mark.parametrize(
+    "text", ["", "d", "high", "d0:up", "host:rising", "events:low", "c1", "d0 d1", "serial:x", "c1@3A"]
+)
 def test_refuses_what_is_no_trigger(text: str) -> None:
     with pytest.raises(UsageError):
         parse_trigger(text)
 
 
-@pytest.mark.parametrize("text", ["shape", "serial", "c1@1.65V"])
-def test_says_which_triggers_come_later(text: str) -> None:
-    with pytest.raises(UsageError, match="cannot be used in this version"):
-        parse_trigger(text)
+@pytest.mark.parametrize(
+    ("text", "source", "form", "level", "words"),
+    [
+        ("d0", "d0", "high", None, None),
+        ("d7:falling-pairs", "d7", "falling-pairs", None, None),
+        ("c1@1.65V", "c1", "high", 1.65, None),
+        ("c2@-200mV:falling", "c2", "falling", -0.2, None),
+        ("serial", "serial", "pairs", None, None),
+        ("serial:RUN now,Done.", "serial", "pairs", None, ("RUN now", "Done.")),
+        ("events:falling-pairs", "events", "falling-pairs", None, None),
+        ("shape", "shape", "steps", None, None),
+    ],
+)
+def test_reads_triggers(text: str, source: str, form: str, level: float | None, words: tuple[str, str] | None) -> None:
+    trigger = parse_trigger(text)
+    assert (trigger.source, trigger.form, trigger.level, trigger.words) == (source, form, level, words)
+    assert parse_trigger(str(trigger)) == trigger
+
+
+def test_text_of_the_device_marks_windows() -> None:
+    """As an MLPerf Tiny firmware prints it, with other lines in between; the host saw each line 2 ms late or less."""
+    lines_ = [
+        (100, "m-init-done"),
+        (200, "m-infer-start-50"),
+        (700, "m-infer-done"),
+        (710, "m-results-[0.1,0.9]"),
+        (900, "m-infer-start-50"),
+        (1400, "m-infer-done"),
+    ]
+    events = tuple(
+        Event(label=text, source="serial", monotonic_ns=10**9 + at * 10**6, u_s=0.002) for at, text in lines_
+    )
+    base = stream(np.zeros(2000), lines("." * 2000), RATE)
+    timed = replace(base, timebase=replace(base.timebase, monotonic_ns=10**9, u_host_s=0.0015))
+    made = Recording(name="test", streams=(timed,), events=events)
+    result = align(made, timed, parse_trigger("serial"))
+    assert [(w.start_ns // 10**6, w.stop_ns // 10**6) for w in result.windows] == [(200, 700), (900, 1400)]
+    assert [w.inferences for w in result.windows] == [50, 50]
+    assert result.sync.grade == "host-marker"
+    assert result.sync.residual_s == pytest.approx(0.0025)
+    by_words = align(made, timed, parse_trigger("serial:init-done,results"))
+    assert [(w.start_ns // 10**6, w.stop_ns // 10**6) for w in by_words.windows] == [(100, 710)]
 
 
 @pytest.mark.parametrize(("count", "windows", "missed"), [(3, 1, 0), (11, 5, 0), (10, 4, 1), (1, 0, 0)])

@@ -172,10 +172,36 @@ def test_without_a_meter_there_is_time_and_nothing_else() -> None:
     assert Code.ENERGY_UNAVAILABLE in codes(result)
 
 
+def test_phases_are_kept_apart() -> None:
+    load = parse_load("1mA/10ms,5mA/5ms/d0/d1,9mA/20ms/d0,3mA/2ms/d0/d2,1mA/40ms")
+    one = loaded(load, 2.0, RATE)
+    result = analyze(recording(one), Request(phases={"pre": "d1", "post": "d2"})).result
+    assert result.energy_per_inference_j.median == pytest.approx(3.0 * (load.pulse_charge_c(0) or 0), rel=1e-3)
+    assert result.phases["pre"].energy_j.median == pytest.approx(3.0 * 5e-3 * 5e-3, rel=3e-3)
+    assert result.phases["post"].energy_j.median == pytest.approx(3.0 * 3e-3 * 2e-3, rel=1e-2)
+    assert result.phases["pre"].duration_s.median == pytest.approx(5e-3, rel=3e-3)
+    assert result.phases["post"].per_inference == pytest.approx(1.0, abs=0.05)
+    with pytest.raises(DataError, match="never came: d4"):
+        analyze(recording(one), Request(phases={"x": "d4"}))
+
+
+def test_loose_edges_are_refused_unless_allowed() -> None:
+    one = loaded(LOAD, 1.0, RATE)
+    timed = replace(one, timebase=replace(one.timebase, monotonic_ns=0, u_host_s=0.002))
+    stamps = [(label, k * 10**8 + at) for k in range(9) for label, at in (("begin", 3_003_000), ("end", 23_006_700))]
+    events = tuple(Event(label=label, source="host", monotonic_ns=at) for label, at in stamps)
+    made = Recording(name="x", streams=(timed,), trigger="host", events=events, meta={"inferences_per_window": 1})
+    with pytest.raises(DataError, match=r"cannot be placed well enough.*5\.657 ms.*20\.00 ms.*--max-alignment"):
+        analyze(made)
+    allowed = analyze(made, Request(max_alignment=0.5)).result
+    assert Code.HOST_CLOCK_ONLY in codes(allowed)
+    assert allowed.sync.residual_s == 0.002
+
+
 def test_a_trigger_must_be_named() -> None:
     with pytest.raises(UsageError, match="Nothing says when the model ran"):
         analyze(Recording(name="x", streams=(loaded(LOAD, 0.2, RATE),)))
-    with pytest.raises(UsageError, match="is a line of a meter"):
+    with pytest.raises(UsageError, match="found in a meter"):
         analyze(Recording(name="x", streams=(), trigger="d0"))
     with pytest.raises(UsageError, match="not a convention"):
         analyze(recording(loaded(LOAD, 0.2, RATE)), Request(convention="mine"))

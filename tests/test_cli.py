@@ -420,6 +420,53 @@ def test_simulate_on_tcp_serves_a_measurement(tmp_path: Path) -> None:
         server.communicate()
 
 
+def test_two_meters_are_recorded_together(tmp_path: Path) -> None:
+    done = joulemeter(
+        *("measure", "--meter", "ppk2", "--meter", "ppk2", "--simulate", "--load", LOAD, "--supply", "3V"),
+        *("--trigger", "d0", "--windows", "10", "--json", "-o", tmp_path),
+    )
+    assert done.code == 0, done.err
+    run = only_run(tmp_path)
+    streams = store.open_run(run).streams
+    assert [stream.name for stream in streams] == ["ppk2-1", "ppk2-2"]
+    assert min(stream.length for stream in streams) > 40_000
+    assert json.loads(done.out)["provenance"]["streams"] == ["ppk2-1", "ppk2-2"]
+
+
+def test_the_devices_text_is_a_trigger(meter: str, tmp_path: Path) -> None:
+    """A board that prints around its inferences and has no wire to the meter: 300 ms each, 100 ms apart."""
+    import tty
+
+    host, port = os.openpty()
+    tty.setraw(host)
+    tty.setraw(port)
+    over = threading.Event()
+
+    def talk() -> None:
+        while not over.wait(0.1):
+            os.write(host, b"m-infer-start-10\r\n")
+            over.wait(0.3)
+            os.write(host, b"m-infer-done\r\nm-results-[0.5,0.5]\r\n")
+
+    threading.Thread(target=talk, daemon=True).start()
+    try:
+        done = joulemeter(
+            *("measure", "--meter", meter, "--supply", "3V", "--trigger", "serial", "--serial", os.ttyname(port)),
+            *("--duration", "3s", "--max-alignment", "20%", "--json", "-o", tmp_path),
+        )
+    finally:
+        over.set()
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["sync"]["grade"] == "host-marker"
+    assert result["windows"]["used"] >= 5
+    assert result["windows"]["inferences_per_window"] == 10
+    assert result["latency_s"]["median"] == pytest.approx(0.030, rel=0.1)
+    # Six pulses of 20 ms at 8 mA and pauses at 250 uA fill a window of 300 ms.
+    assert result["power_w"]["inference"] == pytest.approx(3 * (8e-3 * 20 + 250e-6 * 30) / 50, rel=0.1)
+    explained(joulemeter("measure", "--meter", meter, "--trigger", "serial", "-o", tmp_path), 2, "--serial")
+
+
 MODEL = Path(__file__).parent.parent.parent / "shared" / "data" / "models" / "kws_ref_model.tflite"
 
 
@@ -449,7 +496,7 @@ def test_host_stamps_are_placed_in_the_meters_time(tmp_path: Path) -> None:
     """The simulated board draws 6 mA all the time, so every window costs 18 mW times its own duration."""
     done = joulemeter(
         *("measure", "--meter", "ppk2", "--simulate", "--load", "6mA/1s", "--supply", "3V", "--baseline", "0.5s"),
-        *("--workload", f"tflite:{MODEL}", "--windows", "20", "--inferences-per-window", "2000"),
+        *("--workload", f"tflite:{MODEL}", "--windows", "20", "--inferences-per-window", "8000"),
         *("--json", "-o", tmp_path),
     )
     assert done.code == 0, done.err

@@ -18,6 +18,8 @@ app = common.app("Recompute a result from a recording.")
 def analyze(
     path: Annotated[Path, typer.Argument(help="A run directory, a zip of one, or another program's recording.")],
     trigger: Annotated[str | None, typer.Option(help="Instead of the one recorded: d0, d0:low, d0:rising, ...")] = None,
+    phase: common.Phases = None,
+    max_alignment: common.MaxAlignment = None,
     inferences_per_window: common.PerWindow = None,
     convention: Annotated[
         str, typer.Option(help="native shares samples at the edges; eembc sums as EnergyRunner does.")
@@ -40,6 +42,8 @@ def analyze(
         raise typer.BadParameter(f"--format is one of {', '.join(text.FORMATS)}.")
     request = Request(
         trigger=trigger,
+        phases=common.settings(phase) if phase else None,
+        max_alignment=units.parse_positive(max_alignment, "1") if max_alignment else None,
         inferences_per_window=inferences_per_window,
         convention=convention,
         debounce_s=units.parse(debounce, "s") if debounce else None,
@@ -50,7 +54,7 @@ def analyze(
             analysis = compute(recording, request)
     folder = path if path.is_dir() and store.is_run(path) else None
     if folder is not None:
-        store.write_result(folder, analysis.result, analysis.windows)
+        store.write_result(folder, analysis.result, analysis.rows)
     if windows_csv is not None:
-        store.write_windows(windows_csv, analysis.windows)
+        store.write_windows(windows_csv, analysis.rows)
     emit(text.present(analysis.result, "json" if json else format_, folder))

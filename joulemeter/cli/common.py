@@ -19,8 +19,25 @@ from joulemeter.errors import IncompleteError, JouleMeterError
 Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for run directories.")]
-MeterName = Annotated[
-    str, typer.Option("--meter", "-m", metavar="KEY[@ADDRESS]", help="Such as ppk2, ppk2@/dev/ttyACM1, or none.")
+MeterNames = Annotated[
+    list[str],
+    typer.Option(
+        "--meter",
+        "-m",
+        metavar="KEY[@ADDRESS]",
+        help="Such as ppk2, ppk2@/dev/ttyACM1, or none; given twice, both are recorded together.",
+    ),
+]
+Serial = Annotated[
+    str | None, typer.Option(metavar="PORT[,BAUD]", help="Record the text that the device prints there.")
+]
+Phases = Annotated[
+    list[str] | None,
+    typer.Option("--phase", metavar="NAME=TRIGGER", help="A part of the inference with a trigger of its own: pre=d1."),
+]
+MaxAlignment = Annotated[
+    str | None,
+    typer.Option(metavar="10%", help="Refuse a result whose window edges may be off by more than this share."),
 ]
 Supply = Annotated[
     str | None, typer.Option(metavar="3.0V", help="The meter powers the board with this voltage; never a default.")

@@ -17,9 +17,12 @@ app = common.app("Record a meter and a workload, and print energy per inference.
 
 @app.command()
 def measure(
-    meter: common.MeterName,
+    meter: common.MeterNames,
     workload: Annotated[str | None, typer.Option(metavar="KIND:TARGET", help="Such as tflite:MODEL.tflite.")] = None,
     trigger: Annotated[str | None, typer.Option(help="d0, d0:low, d0:rising, d0:falling-pairs, host, events.")] = None,
+    phase: common.Phases = None,
+    serial: common.Serial = None,
+    max_alignment: common.MaxAlignment = None,
     supply: common.Supply = None,
     assume_voltage: common.AssumeVoltage = None,
     simulate: common.Simulate = False,
@@ -52,6 +55,7 @@ def measure(
     """
     from joulemeter import session
     from joulemeter.instrument import Options
+    from joulemeter.plan import Plan, parse_meter
 
     options = Options(
         supply_v=units.parse_positive(supply, "V") if supply else None,
@@ -59,11 +63,14 @@ def measure(
         settings=common.settings(setting),
     )
     asked = {"runtime": runtime, "threads": threads, "batch": batch}
-    plan = session.Plan(
-        meter=session.parse_meter(meter, options),
+    plan = Plan(
+        meters=tuple(filter(None, (parse_meter(text, options) for text in meter))),
         output=output,
-        name=name or (Path(workload.partition(":")[2]).stem if workload else meter.partition("@")[0]),
+        name=name or (Path(workload.partition(":")[2]).stem if workload else meter[0].partition("@")[0]),
         trigger=trigger,
+        phases=common.settings(phase),
+        serial=serial,
+        max_alignment=units.parse_positive(max_alignment, "1") if max_alignment else None,
         workload=workload,
         workload_options={name: str(value) for name, value in asked.items() if value is not None},
         simulate=simulate,

@@ -14,7 +14,7 @@ app = common.app("Record only.")
 
 @app.command()
 def record(
-    meter: common.MeterName,
+    meter: common.MeterNames,
     output: common.Output = Path("results"),
     duration: common.Duration = "5s",
     supply: common.Supply = None,
@@ -22,6 +22,7 @@ def record(
     simulate: common.Simulate = False,
     load: common.LoadText = None,
     faults: common.Faults = None,
+    serial: common.Serial = None,
     setting: common.Setting = None,
     name: common.NameOption = None,
     note: common.NoteOption = None,
@@ -32,21 +33,23 @@ def record(
     from joulemeter import session
     from joulemeter.errors import UsageError
     from joulemeter.instrument import Options
+    from joulemeter.plan import Plan, parse_meter
 
     options = Options(
         supply_v=units.parse_positive(supply, "V") if supply else None,
         declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
         settings=common.settings(setting),
     )
-    chosen = session.parse_meter(meter, options)
-    if chosen is None:
+    meters = tuple(filter(None, (parse_meter(text, options) for text in meter)))
+    if not meters:
         raise UsageError("There is nothing to record without a meter.", "Name one with --meter.")
-    plan = session.Plan(
-        meter=chosen,
+    plan = Plan(
+        meters=meters,
         output=output,
-        name=name or chosen.key,
+        name=name or meters[0].key,
         simulate=simulate,
         load=load,
+        serial=serial,
         faults=faults,
         duration_s=units.parse_positive(duration or "5s", "s"),
         note=note,

@@ -73,6 +73,9 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         rows.append(("inferences per joule", f"{efficiency.inferences_per_joule:.4g}"))
     if result.charge_per_inference_c is not None:
         rows.append(("charge per inference", show(result.charge_per_inference_c, "C")))
+    for name, phase in result.phases.items():
+        duration = show(phase.duration_s.median, "s")
+        rows.append((f"phase {name}", f"{show(phase.energy_j.median, 'J')} in {duration} ({phase.windows} windows)"))
     battery = result.battery
     if battery is not None:
         every = f", one inference every {show_duration(battery.every_s)}" if battery.every_s else ""

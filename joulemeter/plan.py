@@ -1,0 +1,66 @@
+"""What a measurement is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from joulemeter import registry
+from joulemeter.instrument import Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """`KEY[@ADDRESS]` with what is asked of it."""
+
+    key: str
+    address: str
+    options: Options = field(default_factory=Options)
+
+
+def parse_meter(text: str, options: Options) -> Meter | None:
+    """A meter, or None for "none". Raises NotFoundError for an unknown key."""
+    key, _, address = text.partition("@")
+    if key == "none":
+        return None
+    registry.instrument(key)
+    return Meter(key=key, address=address, options=options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything a measurement needs to know.
+
+    `meters` are recorded together; the first one with the trigger's line gives the result. `phases` are further
+    triggers by name. `serial` is a port whose text lines are recorded as events, `PORT[,BAUD]`.
+    `max_alignment` is the share of a window that its edges may be off by. `board_runs` says what a board that runs by
+    itself is running. `timeout_s`: give up when no window has completed for so long.
+    """
+
+    meters: tuple[Meter, ...]
+    output: Path
+    name: str
+    trigger: str | None = None
+    phases: Mapping[str, str] = field(default_factory=dict)
+    serial: str | None = None
+    max_alignment: float | None = None
+    workload: str | None = None
+    workload_options: Mapping[str, str] = field(default_factory=dict)
+    simulate: bool = False
+    load: str | None = None
+    faults: str | None = None
+    duration_s: float | None = None
+    windows: int | None = None
+    target: float | None = None
+    inferences_per_window: int | None = None
+    warmup: int = 10
+    baseline_s: float | None = None
+    debounce_s: float | None = None
+    timeout_s: float = 20.0
+    note: str | None = None
+    device: Mapping[str, Any] | None = None
+    board_runs: Mapping[str, Any] | None = None
+    argv: tuple[str, ...] = ()
+    profiles: Mapping[str, str] = field(default_factory=dict)
