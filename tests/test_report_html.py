@@ -582,3 +582,15 @@ def test_chromium_draws_it_without_a_complaint(page: str, tmp_path: Path) -> Non
     assert drawn.count("path") > 10
     assert drawn.count("img") == drawn.count("iframe") == 0
     assert [attrs["href"] for tag, attrs in drawn.tags if tag == "a" and attrs.get("href")] == []
+
+
+def test_phases_have_a_table_and_hostile_names_stay_text() -> None:
+    from joulemeter.report.html import render as draw
+
+    spread = {"median": 1e-3}
+    phase = {"windows": 3, "energy_j": spread, "duration_s": {"median": 2e-3}, "per_inference": 1.0}
+    page = draw({"name": "x", "phases": {"pre<script>alert(1)</script>": phase}}, [], None)
+    assert "<h2>Phases</h2>" in page
+    assert "1.000 mJ" in page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "<script>alert(1)" not in page
+    assert "<h2>Phases</h2>" not in draw({"name": "x"}, [], None)

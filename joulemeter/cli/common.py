@@ -10,11 +10,15 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from joulemeter import units
 from joulemeter.errors import IncompleteError, JouleMeterError
+
+if TYPE_CHECKING:
+    from joulemeter.plan import Meter
 
 Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -176,6 +180,21 @@ def settings(pairs: list[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE.")
         parsed[name] = value
     return parsed
+
+
+def meters(
+    names: Sequence[str], supply: str | None, assume_voltage: str | None, pairs: list[str] | None
+) -> tuple[Meter, ...]:
+    """The meters named, all with the same options; none for "none"."""
+    from joulemeter.instrument import Options
+    from joulemeter.plan import parse_meter
+
+    options = Options(
+        supply_v=units.parse_positive(supply, "V") if supply else None,
+        declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
+        settings=settings(pairs),
+    )
+    return tuple(filter(None, (parse_meter(name, options) for name in names)))
 
 
 def plain(value: Any) -> Any:

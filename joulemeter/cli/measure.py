@@ -54,17 +54,11 @@ def measure(
     Without a workload the board runs by itself and the trigger says when.
     """
     from joulemeter import session
-    from joulemeter.instrument import Options
-    from joulemeter.plan import Plan, parse_meter
+    from joulemeter.plan import Plan
 
-    options = Options(
-        supply_v=units.parse_positive(supply, "V") if supply else None,
-        declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
-        settings=common.settings(setting),
-    )
     asked = {"runtime": runtime, "threads": threads, "batch": batch}
     plan = Plan(
-        meters=tuple(filter(None, (parse_meter(text, options) for text in meter))),
+        meters=common.meters(meter, supply, assume_voltage, setting),
         output=output,
         name=name or (Path(workload.partition(":")[2]).stem if workload else meter[0].partition("@")[0]),
         trigger=trigger,

@@ -32,15 +32,9 @@ def record(
     """Record only; `joulemeter analyze` makes numbers of it later."""
     from joulemeter import session
     from joulemeter.errors import UsageError
-    from joulemeter.instrument import Options
-    from joulemeter.plan import Plan, parse_meter
+    from joulemeter.plan import Plan
 
-    options = Options(
-        supply_v=units.parse_positive(supply, "V") if supply else None,
-        declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
-        settings=common.settings(setting),
-    )
-    meters = tuple(filter(None, (parse_meter(text, options) for text in meter)))
+    meters = common.meters(meter, supply, assume_voltage, setting)
     if not meters:
         raise UsageError("There is nothing to record without a meter.", "Name one with --meter.")
     plan = Plan(

@@ -19,7 +19,7 @@ def write(recording: Recording, request: Request, path: Path, analysis: Analysis
     """Write the report to `path`. Raises what the analysis raises, and AccessError."""
     analysis = analysis or analyze(recording, request)
     waveform = _waveform(recording.streams[0]) if recording.streams else None
-    text = render(analysis.result.to_dict(), window_rows(analysis.rows), waveform)
+    text = render(analysis.result.to_dict(), window_rows(analysis.windows), waveform)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
