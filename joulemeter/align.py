@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from joulemeter import units
+from joulemeter import shape
 from joulemeter.capture import Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt, note
-from joulemeter.edges import Int, LineScanner, debounce, digital_line, missing
 from joulemeter.errors import DataError, UsageError
+from joulemeter.lines import from_channel, from_line
 from joulemeter.result import Sync
-from joulemeter.stamps import Found, Span, begin_end, from_events, pair_stamps, stamped
+from joulemeter.stamps import Found, Span, begin_end, from_events, stamped
 from joulemeter.trigger import Trigger
 from joulemeter.window import Window
 
@@ -53,6 +53,7 @@ def align(
     Raises DataError when the trigger marks nothing, UsageError when the stream has no such line.
     """
     found, grade, u_edge_s = _find(recording, stream, trigger, convention, debounce_s)
+    clocked = stream.timebase if stream is not None and grade == "host-marker" else None
     windows = tuple(
         Window(
             start_ns=span.start_ns,
@@ -60,12 +61,11 @@ def align(
             index=number,
             label=span.label,
             inferences=span.inferences or inferences_per_window,
-            u_edge_s=u_edge_s,
+            u_edge_s=_u_edge_s(u_edge_s, clocked, span),
             timed_s=span.timed_s,
         )
         for number, span in enumerate(found.spans)
     )
-    timebase = stream.timebase if stream is not None and grade == "host-marker" else None
     return Alignment(
         windows=windows,
         rejected=found.rejected,
@@ -74,8 +74,9 @@ def align(
             grade=grade,
             trigger=str(trigger),
             offset_s=0.0 if grade == "in-band" else None,
-            drift_ppm=0.0 if grade == "in-band" else timebase.drift_ppm if timebase else None,
-            residual_s=u_edge_s if stream is not None else None,
+            drift_ppm=0.0 if grade == "in-band" else clocked.drift_ppm if clocked else None,
+            residual_s=max((window.u_edge_s for window in windows), default=None) if stream is not None else None,
+            confidence=found.confidence,
             matched=len(windows),
             missed=found.missed,
             extra=found.extra,
@@ -90,9 +91,8 @@ def _find(
     if trigger.source in ("host", "serial"):
         events = stamped(recording, stream, trigger)
         spans, caveats = begin_end(events, trigger)
-        u_clock_s = 0.0 if stream is None else stream.timebase.u_host_s or 0.0
         u_stamp_s = max((event.u_s or 0.0 for _, _, event in events), default=0.0)
-        return Found(spans=spans, caveats=caveats), "host-marker", math.hypot(u_clock_s, u_stamp_s)
+        return Found(spans=spans, caveats=caveats), "host-marker", u_stamp_s
     if trigger.source == "events":
         stamps = [event.u_s for event in recording.events if event.u_s is not None]
         return from_events(recording, stream, trigger, convention), "in-band", max(stamps, default=0.0)
@@ -101,85 +101,43 @@ def _find(
             f"The trigger {trigger.source} is found in a meter's samples, and no meter was used.",
             "Name one with --meter, or use --trigger host.",
         )
-    # The line is read once per sample, so an edge lies anywhere within one interval.
-    return _from_line(stream, trigger, debounce_s), "in-band", 1.0 / stream.timebase.rate_hz / 12**0.5
+    if trigger.source == "shape":
+        return _from_shape(stream)
+    found, u_samples = (from_line if trigger.digital else from_channel)(stream, trigger, debounce_s)
+    return found, "in-band", u_samples / stream.timebase.rate_hz
 
 
-# -- digital lines ----------------------------------------------------------------------------------------------------
+def _u_edge_s(u_stamp_s: float, clock: Timebase | None, span: Span) -> float:
+    """Of a stamp placed in the stream's time: the stamp's own uncertainty and the clocks' at that moment."""
+    if clock is None:
+        return u_stamp_s
+    edges = (clock.u_host_at(span.start_ns), clock.u_host_at(span.stop_ns))
+    return math.hypot(u_stamp_s, max(edge or 0.0 for edge in edges))
 
 
-def _from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> Found:
-    channel, bit = digital_line(stream, trigger.source)
-    scanner = LineScanner(channel.name, bit)
-    seen_high = np.uint8(0)
-    seen_low = np.uint8(0)
-    for block in stream.blocks():
-        scanner.feed(block)
-        seen_high |= np.bitwise_or.reduce(block.data[channel.name])
-        seen_low |= ~np.bitwise_and.reduce(block.data[channel.name])
-    if scanner.first_level is None:
-        raise DataError(f"The stream {stream.name!r} holds no samples.", "Check the meter and record again.")
-    edges, bounced = debounce(scanner.edges, stream.timebase.rate_hz, debounce_s)
-    if not len(edges):
-        moving = [line for k, line in enumerate(channel.lines) if seen_high >> k & 1 and seen_low >> k & 1]
-        state = "high" if scanner.first_level else "low"
-        others = f"Lines that did change: {', '.join(moving)}." if moving else "No other line changed either."
+def _from_shape(stream: Stream) -> tuple[Found, str, float]:
+    """Windows told from the power alone. Raises DataError where they are more likely invented than found."""
+    seen = shape.find(stream)
+    others = f" Also possible: {'; '.join(seen.alternatives)}." if seen.alternatives else ""
+    if seen.confidence < shape.LEAST_CONFIDENCE:
         raise DataError(
-            f"The trigger never came: {trigger.source} stayed {state} for all "
-            f"{units.show_duration(scanner.length / stream.timebase.rate_hz)}. {others}",
-            "Check the wire from the board's pin, the common ground, and that the firmware raises the pin.",
+            f"The shape of the power does not tell the windows: the best guess, {len(seen.spans)} windows, has a "
+            f"confidence of {seen.confidence:.0%} only.{others}",
+            "Give the meter a trigger line, or leave idle time between the inferences.",
         )
-    found = _windows_from_edges(stream.timebase, trigger, edges, scanner.first_level, scanner.length)
-    if bounced:
-        found.extra += bounced
-        found.caveats.append(
+    caveats = []
+    if seen.confidence < shape.GOOD_CONFIDENCE:
+        caveats.append(
             doubt(
-                Code.BOUNCING_EDGES,
-                f"{trigger.source} bounced {bounced} times; bounces were joined to the edge they follow. Windows may "
-                "begin late or end early by a bounce. A cleaner edge or --debounce settles it.",
-                edges=bounced,
+                Code.SHAPE_DOUBT,
+                f"The windows were found by the shape of the power alone, with a confidence of {seen.confidence:.0%}."
+                f"{others} A warm-up before an inference counts as part of it. A trigger line settles it.",
+                confidence=seen.confidence,
             )
         )
-    return found
-
-
-def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: Int, first_level: bool, length: int) -> Found:
-    """Windows of one form from alternating edges of a line that began at `first_level`."""
-    levels = np.arange(len(edges)) % 2 == (1 if first_level else 0)  # True where the edge rises
-    if trigger.form in ("high", "low"):
-        opens = levels if trigger.form == "high" else ~levels
-        starts, stops = edges[opens], edges[~opens]
-        found = Found(spans=[])
-        if len(stops) and (not len(starts) or stops[0] < starts[0]):
-            stops = stops[1:]
-            found.rejected["cut-at-start"] = 1
-        if len(starts) > len(stops):
-            starts = starts[:-1]
-            found.rejected["cut-at-end"] = 1
-        found.spans = _spans(timebase, starts, stops)
-    elif trigger.form == "falling-pairs":
-        return pair_stamps([timebase.time_ns(int(edge)) for edge in edges[~levels]])
-    else:
-        chosen = edges[levels] if trigger.form == "rising" else edges[~levels]
-        found = Found(spans=_spans(timebase, chosen[:-1], chosen[1:]))
-    found.missed = missing(starts if trigger.form in ("high", "low") else chosen)
-    if found.missed:
-        found.caveats.append(
-            doubt(
-                Code.MISSING_EDGES,
-                f"{found.missed} window(s) seem to be missing: the others come at regular intervals with holes of "
-                "whole multiples. What remains is right, the count is not. Check the trigger wire.",
-                missed=found.missed,
-            )
-        )
-    return found
-
-
-def _spans(timebase: Timebase, starts: Int, stops: Int) -> list[Span]:
-    return [
-        Span(start_ns=timebase.time_ns(start), stop_ns=timebase.time_ns(stop))
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-    ]
+    spans = [Span(start_ns=start, stop_ns=stop) for start, stop in seen.spans]
+    u_edge_s = max((*seen.u_start_s, *seen.u_stop_s), default=0.0)
+    return Found(spans=spans, caveats=caveats, confidence=seen.confidence), "shape", u_edge_s
 
 
 # -- what the windows look like together ------------------------------------------------------------------------------

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from joulemeter import align as aligning
+from joulemeter import idle as idling
+from joulemeter.agreement import agree
 from joulemeter.align import Alignment
-from joulemeter.capture import Basis, Header, Quantity, Recording, Stream
+from joulemeter.capture import Basis, Header, Quantity, Recording, Retimed, Stream
 from joulemeter.caveat import Caveat, Code, doubt, note
+from joulemeter.combine import Combined, evaluate, with_random
 from joulemeter.doubts import about_count, about_stream
 from joulemeter.errors import DataError, UsageError
-from joulemeter.integrate import complement, integrate
+from joulemeter.integrate import integrate
+from joulemeter.kinds import covered_until_ns
+from joulemeter.pattern import SOURCE as SYNC_SOURCE
 from joulemeter.result import Efficiency, Phase, Power, Result, Summary, Term, Windows
-from joulemeter.stats import Spread, summarise
+from joulemeter.stats import Spread, inspect, summarise
+from joulemeter.synccode import timebase_from_code
 from joulemeter.trigger import Trigger, parse_trigger
-from joulemeter.uncertainty import budget, relative_gain, systematic
+from joulemeter.uncertainty import Conditions
 from joulemeter.units import show_duration
 from joulemeter.window import Role, Window, WindowEnergy
 
 # Results whose windows may be off by more than this share are refused unless the user allows it.
 MAX_ALIGNMENT = 0.1
+# A baseline is cut into this many parts, so that it shows its own scatter and drift.
+BASELINE_PARTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +40,7 @@ class Request:
     """What the user asked of the analysis; None: as the recording says.
 
     `phases` are further triggers by name. `max_alignment` is the share of a window by which its edges may be off.
+    `conditions` are what only the user knows, such as the temperature.
     """
 
     trigger: str | None = None
@@ -40,6 +49,7 @@ class Request:
     inferences_per_window: int | None = None
     convention: str = "native"
     debounce_s: float | None = None
+    conditions: Conditions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +80,9 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
     if request.convention == "eembc" and trigger.form not in ("falling-pairs", "pairs"):
         raise UsageError("The convention 'eembc' needs EEMBC stamps.", "Use --trigger events:falling-pairs.")
     per_window, caveats = _inferences_per_window(recording, request)
+    clocked_by = None
+    if stream is not None and trigger.source in ("host", "serial"):
+        stream, clocked_by = _by_sync_code(recording, stream)
     alignment = aligning.align(
         recording,
         stream,
@@ -83,6 +96,7 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
             f"Nothing was measured: {trigger} marked no complete window ({_listed(alignment.rejected) or 'no pairs'}).",
             "Record longer, or check what the trigger line does.",
         )
+    alignment = replace(alignment, sync=replace(alignment.sync, clock=clocked_by))
     caveats += [*recording.caveats, *alignment.caveats]
     if stream is None:
         return _timing_only(recording, alignment, caveats)
@@ -91,7 +105,16 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
     phases = {
         name: _phase(recording, stream, name, parse_trigger(text), request) for name, text in (asked or {}).items()
     }
-    return _with_energy(recording, stream, alignment, phases, caveats)
+    return _with_energy(recording, stream, alignment, phases, caveats, request.conditions)
+
+
+def _by_sync_code(recording: Recording, stream: Stream) -> tuple[Stream, str | None]:
+    """The stream with the clock relation that a sync code in its power gives, and what the relation rests on."""
+    played = [event for event in recording.events if event.source == SYNC_SOURCE]
+    if not played:
+        return stream, None if stream.timebase.monotonic_ns is None else "arrival of the samples"
+    timebase, _ = timebase_from_code(stream, played)
+    return Retimed(stream=stream, timebase=timebase), "sync code in the power"
 
 
 def _refuse_loose_edges(alignment: Alignment, share: float) -> None:
@@ -168,23 +191,25 @@ def _with_energy(
     alignment: Alignment,
     phases: Mapping[str, tuple[WindowEnergy, ...]],
     caveats: list[Caveat],
+    conditions: Conditions | None,
 ) -> Analysis:
     header = stream.header
-    baseline = _baseline(recording, stream)
-    span_ns = (alignment.windows[0].start_ns, max(window.stop_ns for window in alignment.windows))
-    between = [] if baseline else complement(alignment.windows, *span_ns)
+    baseline = [part for window in _baseline(recording, stream) for part in idling.split(window, BASELINE_PARTS)]
+    start_ns, stop_ns = alignment.windows[0].start_ns, max(window.stop_ns for window in alignment.windows)
+    between = idling.spans(alignment.windows, start_ns, stop_ns, guard_s=idling.guard_s(stream))
+    end_ns = covered_until_ns(stream)
     # What was recorded on purpose as idle is no part of the mean power.
     whole = Window(
         start_ns=max((window.stop_ns for window in baseline), default=0),
-        stop_ns=stream.timebase.time_ns(stream.length),
+        stop_ns=end_ns,
         index=0,
         role=Role.IDLE,
     )
-    measured = integrate(stream, [whole, *alignment.windows, *(baseline or between)])
-    total, measured = measured[0], measured[1:]
-    windows, idle_windows = measured[: len(alignment.windows)], measured[len(alignment.windows) :]
+    total, *measured = integrate(stream, [whole, *alignment.windows, *baseline, *between])
+    windows, rest = measured[: len(alignment.windows)], measured[len(alignment.windows) :]
+    on_purpose, beside = rest[: len(baseline)], rest[len(baseline) :]
     rejected = dict(alignment.rejected)
-    used, why = _judge(windows, stream.timebase.time_ns(stream.length))
+    used, why = _judge(windows, end_ns)
     for reason in why:
         rejected[reason] = rejected.get(reason, 0) + 1
     kept = [window for window, good in zip(windows, used, strict=True) if good]
@@ -201,13 +226,15 @@ def _with_energy(
     net_reason: str | None = "energy is unavailable"
     if energies:
         spread = summarise(energies)
-        terms = budget(kept, header, spread)
-        accuracy = any(term.term == "gain" for term in terms)
-        energy = _summary(spread, basis, systematic(terms) if accuracy else None)
-        idle_w = _mean_power(idle_windows)
-        net, net_reason, net_caveats = _net(kept, idle_w, terms, basis, between=not baseline, accuracy=accuracy)
-        caveats += net_caveats
-        caveats += about_count(len(kept))
+        done = evaluate(
+            kept, header, spread, outside_w=_mean_power(beside), grade=alignment.sync.grade, conditions=conditions
+        )
+        terms = done.terms
+        energy = _summary(spread, basis, done.combined if _accuracy_known(terms) else None)
+        net, net_reason, idle_w, net_caveats = _net(
+            kept, on_purpose or beside, header, basis, alignment, conditions, between=not baseline
+        )
+        caveats += [*net_caveats, *inspect(energies, "J"), *about_count(len(kept))]
     else:
         caveats.append(
             doubt(
@@ -221,6 +248,8 @@ def _with_energy(
         [window.window for window in kept],
         Basis.SIMULATED if header.simulated and not timed_by_host else Basis.MEASURED,
     )
+    agreement, differ = _agreement(recording, stream, [window.window for window in kept])
+    caveats += differ
     charges = [window.charge_c / window.window.inferences for window in kept if window.charge_c is not None]
     peaks = [window.peak_power_w for window in kept if window.peak_power_w is not None]
     power = Power(
@@ -261,6 +290,7 @@ def _with_energy(
             for name, found in phases.items()
         },
         uncertainty=terms,
+        agreement=agreement,
         caveats=_ordered(caveats, header.simulated),
     )
     return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment, phases=phases)
@@ -313,8 +343,12 @@ def _mean_power(windows: Sequence[WindowEnergy]) -> float | None:
     return math.fsum(energy for energy, _ in seen) / total_s if total_s else None
 
 
-def _summary(spread: Spread, basis: Basis, u_systematic: float | None) -> Summary:
-    known = [u for u in (spread.u_median, u_systematic) if u is not None]
+def _accuracy_known(terms: Sequence[Term]) -> bool:
+    return any(term.term.endswith("gain") for term in terms)
+
+
+def _summary(spread: Spread, basis: Basis, combined: Combined | None, u_random: float | None = None) -> Summary:
+    """`combined` None: the accuracy is not known, and neither is any total."""
     return Summary(
         median=spread.median,
         mean=spread.mean,
@@ -326,32 +360,46 @@ def _summary(spread: Spread, basis: Basis, u_systematic: float | None) -> Summar
         p99=spread.p99,
         ci95=spread.ci95,
         ci95_method=spread.ci95_method,
-        u_random=spread.u_median,
-        u_systematic=u_systematic,
-        expanded_k2=2 * math.hypot(*known) if u_systematic is not None else None,
+        u_random=spread.u_median if u_random is None else u_random,
+        u_systematic=combined.u_systematic if combined else None,
+        expanded_k2=combined.expanded_k2 if combined else None,
+        k95=combined.k95 if combined else None,
+        ci95_total=combined.ci95_total if combined else None,
         basis=basis,
     )
 
 
 def _net(
     kept: Sequence[WindowEnergy],
-    idle_w: float | None,
-    terms: Sequence[Term],
+    idle_windows: Sequence[WindowEnergy],
+    header: Header,
     basis: Basis,
+    alignment: Alignment,
+    conditions: Conditions | None,
     *,
     between: bool,
-    accuracy: bool,
-) -> tuple[Summary | None, str | None, list[Caveat]]:
-    """Energy above idle: the same windows less idle power times their duration. Never clamped at zero."""
-    if idle_w is None:
-        return None, "no idle time was recorded", []
-    values = [
-        (window.energy_j or 0.0) / window.window.inferences
-        - idle_w * window.window.duration_s / window.window.inferences
-        for window in kept
-    ]
+) -> tuple[Summary | None, str | None, float | None, list[Caveat]]:
+    """Energy above idle, why there is none, idle power, and the doubts. Never clamped at zero."""
+    try:
+        idle = idling.model(idle_windows)
+    except DataError:
+        return None, "no idle time was recorded", None, []
+    values = [one.per_inference_j for one in idling.net(kept, idle) if one.per_inference_j is not None]
     spread = summarise(values)
-    caveats = []
+    done = evaluate(
+        kept,
+        header,
+        spread,
+        outside_w=idle.power_w if between else None,
+        idle=idle_windows,
+        grade=alignment.sync.grade,
+        conditions=conditions,
+    )
+    u_random = idling.random_u(kept, idle, spread.u_median)
+    combined = done.combined if _accuracy_known(done.terms) else None
+    if combined is not None and u_random is not None:
+        combined = with_random(combined, spread.median, u_random)
+    caveats = list(idle.caveats)
     if between:
         caveats.append(
             note(
@@ -368,11 +416,22 @@ def _net(
                 "inverted (try d0:low), or idle is not idle.",
             )
         )
-    # Offsets cancel in the difference; what scales with energy acts on the difference alone.
-    total = math.fsum(window.energy_j or 0.0 for window in kept) / sum(window.window.inferences for window in kept)
-    edges = math.fsum(term.contribution_j**2 for term in terms if term.term in ("window edges", "range switch"))
-    scaled = relative_gain(terms, total) * spread.median if total else 0.0
-    return _summary(spread, basis, math.sqrt(edges + scaled**2) if accuracy else None), None, caveats
+    return _summary(spread, basis, combined, u_random), None, idle.power_w, caveats
+
+
+def _agreement(
+    recording: Recording, stream: Stream, windows: Sequence[Window]
+) -> tuple[dict[str, Any] | None, list[Caveat]]:
+    """The second meter of a recording beside the one that is reported, where both have power."""
+    others = [other for other in recording.streams if other.name != stream.name]
+    if not others:
+        return None, []
+    try:
+        found = agree(stream, others[0], windows)
+    except (DataError, UsageError) as error:
+        return None, [doubt(Code.METERS_DIFFER, f"The two meters could not be compared. {error}")]
+    caveats = [doubt(Code.METERS_DIFFER, found.verdict)] if found.en is not None and found.en > 1 else []
+    return asdict(found), caveats
 
 
 def _power_basis(header: Header) -> Basis:

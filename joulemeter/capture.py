@@ -12,6 +12,7 @@ Spans are half open. Everything is in SI units; the unit is the suffix of every 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
@@ -177,7 +178,9 @@ class Timebase:
     """Sample index <-> stream time by counting; host clock by the anchors' fit.
 
     `monotonic_ns` and `utc_ns` are the host's clocks at the beginning of sample 0, None where nobody looked.
-    `u_host_s` is the standard uncertainty of that relation.
+    `u_host_s` is the standard uncertainty of that relation at the stream time `reference_ns`; away from it the
+    uncertainty of the drift adds to it (`u_host_at`). `drift_ppm` None: not measured, taken as zero, and `u_drift_ppm`
+    is then what the limit of the sample clock leaves open.
     """
 
     rate_hz: float
@@ -185,6 +188,8 @@ class Timebase:
     utc_ns: int | None = None
     drift_ppm: float | None = None
     u_host_s: float | None = None
+    u_drift_ppm: float | None = None
+    reference_ns: int = 0
 
     def time_ns(self, index: float) -> int:
         return round(index * 1e9 / self.rate_hz)
@@ -198,6 +203,12 @@ class Timebase:
         if self.monotonic_ns is None:
             raise ValueError("this stream was never related to the host's clock")
         return round((monotonic_ns - self.monotonic_ns) * (1 + (self.drift_ppm or 0.0) * 1e-6))
+
+    def u_host_at(self, time_ns: float) -> float | None:
+        """Standard uncertainty, in seconds, of a host stamp placed at this stream time; None where nobody knows."""
+        if self.u_host_s is None:
+            return None
+        return math.hypot(self.u_host_s, (self.u_drift_ppm or 0.0) * 1e-6 * (time_ns - self.reference_ns) * 1e-9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +273,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayStream:
-    """A stream held in memory: what file readers return."""
+    """A stream held in memory: what file readers return. `status` and `times_ns` as in Block."""
 
     name: str
     header: Header
@@ -270,6 +281,7 @@ class ArrayStream:
     data: Mapping[str, Array]
     status: NDArray[np.uint8] | None = None
     gaps: tuple[Gap, ...] = ()
+    times_ns: NDArray[np.int64] | None = None
 
     @property
     def length(self) -> int:
@@ -287,9 +299,37 @@ class ArrayStream:
                     data={name: values[at:until] for name, values in self.data.items()},
                     lost_before=pending,
                     status=None if self.status is None else self.status[at:until],
+                    times_ns=None if self.times_ns is None else self.times_ns[at:until],
                 )
                 pending = 0
             at, lost, pending = until, lost + gap.lost, pending + gap.lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retimed:
+    """A stream whose clock relation is known better than from the arrival of its bytes."""
+
+    stream: Stream
+    timebase: Timebase
+
+    @property
+    def name(self) -> str:
+        return self.stream.name
+
+    @property
+    def header(self) -> Header:
+        return self.stream.header
+
+    @property
+    def length(self) -> int:
+        return self.stream.length
+
+    @property
+    def gaps(self) -> Sequence[Gap]:
+        return self.stream.gaps
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+        return self.stream.blocks(start, stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

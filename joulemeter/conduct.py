@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from joulemeter import store
+from joulemeter import calibrations, store
 from joulemeter.capture import Event
 from joulemeter.errors import IncompleteError, JouleMeterError
+from joulemeter.pattern import default_pattern
 from joulemeter.plan import Plan
 from joulemeter.record import Health, Recorder
 from joulemeter.serialtext import SerialText
@@ -17,6 +18,7 @@ from joulemeter.simulation import SimulatedMeter
 from joulemeter.trigger import Trigger, parse_trigger
 from joulemeter.units import show, show_duration
 from joulemeter.workload import Stamps, Workload
+from joulemeter.workload.beacon import play
 
 Progress = Callable[[str], None]
 # Whether what has been recorded so far is precise enough.
@@ -93,6 +95,15 @@ def _start(
         recorder = Recorder(meter.key, address, meter.options, folder / name, line)
         recorders.append(recorder)
         stack.enter_context(recorder)
+        if plan.calibrated:
+            _copy_calibration(folder / name)
+
+
+def _copy_calibration(folder: Path) -> None:
+    """Keep the user's newest calibration of this meter with the run, so that the numbers stay what they were."""
+    calibration = calibrations.find(store.read_header(folder))
+    if calibration is not None:
+        store.write_json(folder / store.CALIBRATION, calibration)
 
 
 def _forget(folder: Path) -> None:
@@ -115,7 +126,10 @@ def _run(
     if plan.baseline_s:
         _baseline(plan.baseline_s, recorders, folder, progress)
     if workload is not None:
+        rate_hz = float(recorders[0].started["rate_hz"])
+        _play_code(plan, workload, rate_hz, recorders, folder, progress)
         _run_workload(plan, workload, folder, progress)
+        _play_code(plan, workload, rate_hz, recorders, folder, progress)
         until = time.monotonic() + TAIL_S
         while (left := until - time.monotonic()) > 0:
             _poll(recorders, left)
@@ -234,6 +248,20 @@ def _run_workload(plan: Plan, workload: Workload, folder: Path, progress: Progre
         # About a second each: progress and Ctrl-C get through, and the interruptions stay rare.
         batch = max(1, round(len(stamps) * BATCH_S / max(time.monotonic() - began, 1e-3)))
         progress(f"{show_duration(time.monotonic() - started)} · {done}{f'/{total}' if total else ''} windows")
+
+
+def _play_code(
+    plan: Plan, workload: Workload, rate_hz: float, recorders: Sequence[Recorder], folder: Path, progress: Progress
+) -> None:
+    """The sync code, with inferences as its busy work."""
+    if not plan.sync_code:
+        return
+    began = time.monotonic()
+    workload.warm_up(1)
+    pattern = default_pattern(rate_hz, time.monotonic() - began)
+    progress(f"sync code, {show_duration(pattern.duration_s)}")
+    store.append_events(folder, play(pattern, lambda: workload.warm_up(1)))
+    _poll(recorders, 0)
 
 
 def _keep(stamps: Stamps, per_window: int, folder: Path) -> None:

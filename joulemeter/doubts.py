@@ -47,6 +47,16 @@ def about_stream(
                 "not affected.",
             )
         )
+    reset = [window for window in windows if Code.COUNTER_RESET in window.caveats]
+    if reset:
+        caveats.append(
+            doubt(
+                Code.COUNTER_RESET,
+                f"The meter's counter started over, or turned over an unknown number of times, in {len(reset)} "
+                "window(s); they were left out. Read the counter more often, and leave it alone while measuring.",
+                windows=len(reset),
+            )
+        )
     clipped = sum(window.clipped_samples for window in kept)
     if clipped:
         caveats.append(

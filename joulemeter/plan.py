@@ -35,6 +35,7 @@ class Plan:
 
     `meters` are recorded together; the first one with the trigger's line gives the result. `phases` are further
     triggers by name. `serial` is a port whose text lines are recorded as events, `PORT[,BAUD]`.
+    `sync_code` has the workload play a pattern of busy and idle before and after.
     `max_alignment` is the share of a window that its edges may be off by. `board_runs` says what a board that runs by
     itself is running. `timeout_s`: give up when no window has completed for so long.
     """
@@ -45,6 +46,8 @@ class Plan:
     trigger: str | None = None
     phases: Mapping[str, str] = field(default_factory=dict)
     serial: str | None = None
+    sync_code: bool = False
+    calibrated: bool = True
     max_alignment: float | None = None
     workload: str | None = None
     workload_options: Mapping[str, str] = field(default_factory=dict)

@@ -23,7 +23,8 @@ class Summary:
 
     `ci95` holds the median with 95 % confidence as far as scatter goes (`ci95_method` says how it was made).
     `u_random` and `u_systematic` are standard uncertainties of the median, the second one not reduced by repeating;
-    `expanded_k2` is twice their root sum of squares. One window has no stdev, no ci95 and no scatter: None.
+    `expanded_k2` is twice their root sum of squares; `ci95_total` holds the true value with 95 %, with the coverage
+    factor `k95` that the shape of the budget asks for. One window has no stdev, no ci95 and no scatter: None.
     """
 
     median: float | None = None
@@ -39,6 +40,8 @@ class Summary:
     u_random: float | None = None
     u_systematic: float | None = None
     expanded_k2: float | None = None
+    k95: float | None = None
+    ci95_total: tuple[float, float] | None = None
     basis: Basis = Basis.UNAVAILABLE
     reason: str | None = None
 
@@ -64,12 +67,16 @@ class Efficiency:
 class Sync:
     """How windows and samples were brought together.
 
-    `grade` is in-band (trigger and samples in the same words), host-marker or shape. `residual_s` is the standard
-    uncertainty of an edge. `missed` and `extra` are edges that should or should not have been there.
+    `clock` says what related the host's stamps to the samples: the arrival of the bytes, or a sync code in the power.
+    `confidence` is that of windows found by their shape. `grade` is in-band (trigger and samples in the same words),
+    host-marker or shape. `residual_s` is the standard uncertainty of an edge. `missed` and `extra` are edges that
+    should or should not have been there.
     """
 
     grade: str | None = None
     trigger: str | None = None
+    clock: str | None = None
+    confidence: float | None = None
     offset_s: float | None = None
     drift_ppm: float | None = None
     residual_s: float | None = None
@@ -98,7 +105,10 @@ class Windows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """One line of the budget: `value` in `unit`, standard uncertainty `contribution_j` in the energy per inference."""
+    """One line of the budget: `value` in `unit`, standard uncertainty `contribution_j` in the energy per inference.
+
+    `dof` are the degrees of freedom of the contribution; None stands for infinitely many.
+    """
 
     term: str
     type: str
@@ -109,6 +119,7 @@ class Term:
     contribution_j: float
     random: bool
     source: str
+    dof: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +156,7 @@ class Result:
     sync: Sync = field(default_factory=Sync)
     phases: Mapping[str, Phase] = field(default_factory=dict)
     uncertainty: tuple[Term, ...] = ()
+    agreement: Mapping[str, Any] | None = None
     battery: Battery | None = None
     truth: Mapping[str, float] | None = None
     caveats: tuple[Caveat, ...] = ()

@@ -19,6 +19,7 @@ from joulemeter.conduct import conduct, stream_names
 from joulemeter.errors import DataError, JouleMeterError, UsageError
 from joulemeter.plan import Plan
 from joulemeter.simulation import DEFAULT_LOAD
+from joulemeter.stats import needed
 from joulemeter.synthetic import parse_load
 from joulemeter.transport.faults import parse_faults
 from joulemeter.trigger import parse_trigger
@@ -91,6 +92,8 @@ def _check(plan: Plan) -> None:
             raise UsageError("The trigger 'serial' needs the device's text.", "Name its port with --serial PORT,BAUD.")
     if not plan.meters and plan.workload is None:
         raise UsageError("Without a meter and without a workload there is nothing to measure.", "Name one of them.")
+    if plan.sync_code and (plan.workload is None or not plan.meters):
+        raise UsageError("A sync code needs a workload that plays it and a meter that sees it.", "Name both.")
     if not plan.meters and plan.simulate:
         raise UsageError("--simulate needs a --meter to simulate.")
     if not plan.simulate and (plan.load or plan.faults):
@@ -119,10 +122,22 @@ def narrow_enough(analysis: Analysis, target: float) -> bool:
     return max(abs(edge - quantity.median) for edge in quantity.ci95) <= target * abs(quantity.median)
 
 
+def _how_many_more(analysis: Analysis, target: float) -> str:
+    used = [window for window, good in zip(analysis.windows, analysis.used, strict=True) if good]
+    values = [
+        window.window.latency_s if window.energy_j is None else window.energy_j / window.window.inferences
+        for window in used
+    ]
+    more = needed(values, target)
+    if more is None:
+        return "How many more windows would do cannot be told: the values drift or are too few. Measure longer."
+    return f"About {more} more windows would do: give --windows {len(values) + more} or a longer --duration."
+
+
 def _with_missed_target(analysis: Analysis, target: float) -> Analysis:
     missed = doubt(
         Code.TARGET_NOT_REACHED,
-        f"The 95 % interval is still wider than ±{target:.2%} of the median. Measure longer with --duration.",
+        f"The 95 % interval is still wider than ±{target:.2%} of the median. {_how_many_more(analysis, target)}",
     )
     caveats = (*analysis.result.caveats, missed)
     return replace(analysis, result=replace(analysis.result, caveats=caveats))

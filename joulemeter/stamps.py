@@ -34,6 +34,7 @@ class Found:
     rejected: dict[str, int] = field(default_factory=dict)
     missed: int = 0
     extra: int = 0
+    confidence: float | None = None
     caveats: list[Caveat] = field(default_factory=list)
 
 

@@ -3,6 +3,7 @@
     run.json              what was asked, by whom, with which versions; written first
     STREAM/header.json    who measured and how to read the bytes; written before the first sample
     STREAM/words.raw      append-only, exactly what the instrument sent
+    STREAM/calibration.json  the user's calibration of that meter, where there was one
     STREAM/marks.jsonl    append-only: clock anchors, holes, decoder checkpoints, back-pressure, the end
     events.jsonl          append-only: stamps of the host and of the workload
 
@@ -26,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from joulemeter import clock
-from joulemeter.capture import Anchor, Block, Event, Gap, Header, Recording, Timebase
+from joulemeter.calibration import Calibration, calibrated
+from joulemeter.capture import Anchor, Block, Event, Gap, Header, Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt
 from joulemeter.errors import AccessError, DataError, IncompleteError, UsageError
 from joulemeter.instrument import Decoder
@@ -35,6 +37,7 @@ from joulemeter.result import Result
 from joulemeter.window import WindowEnergy
 
 RUN, EVENTS, HEADER, WORDS, MARKS = "run.json", "events.jsonl", "header.json", "words.raw", "marks.jsonl"
+CALIBRATION = "calibration.json"
 RUN_SCHEMA = "joulemeter.run/1"
 READ_BYTES = 1 << 18
 
@@ -209,12 +212,12 @@ def open_run(folder: Path) -> Recording:
     if not isinstance(meta, dict):
         raise DataError(f"{folder / RUN} is damaged: it does not hold an object.")
     caveats: list[Caveat] = []
-    streams = []
+    streams: list[Stream] = []
     for path in sorted(folder.iterdir()):
         if (path / HEADER).is_file():
             stream = RunStream(path)
-            streams.append(stream)
             caveats += stream.caveats
+            streams.append(_calibrated(path, stream))
     events = [_event(line) for line in read_lines(folder / EVENTS)]
     return Recording(
         name=str(meta.get("name", folder.name)),
@@ -226,10 +229,33 @@ def open_run(folder: Path) -> Recording:
     )
 
 
+def _calibrated(folder: Path, stream: RunStream) -> Stream:
+    """The stream with the calibration that was copied beside it when it was recorded, if one was."""
+    if not (folder / CALIBRATION).is_file():
+        return stream
+    import msgspec
+
+    try:
+        calibration = msgspec.convert(_read_json(folder / CALIBRATION), Calibration)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{folder / CALIBRATION} is damaged: {error}.", "Remove it to analyse without it.") from error
+    return calibrated(stream, calibration)
+
+
 def _event(line: Mapping[str, Any]) -> Event:
     import msgspec
 
     return msgspec.convert(line, Event)
+
+
+def read_header(folder: Path) -> Header:
+    """Raises DataError when it is damaged."""
+    import msgspec
+
+    try:
+        return msgspec.convert(_read_json(folder / HEADER), Header)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{folder / HEADER} is damaged: {error}.") from error
 
 
 def _read_json(path: Path) -> Any:
@@ -272,14 +298,9 @@ class RunStream:
     """
 
     def __init__(self, folder: Path) -> None:
-        import msgspec
-
         self.name = folder.name
         self._words = folder / WORDS
-        try:
-            self.header = msgspec.convert(_read_json(folder / HEADER), Header)
-        except msgspec.ValidationError as error:
-            raise DataError(f"{folder / HEADER} is damaged: {error}.") from error
+        self.header = read_header(folder)
         self._anchors: list[Anchor] = []
         self._checkpoints: list[dict[str, Any]] = []
         self._segments: list[tuple[int, int, int]] = []  # bytes at which a block begins, its index, samples lost before
@@ -380,7 +401,8 @@ class RunStream:
     def _fit(self) -> Timebase:
         index = [self._index_at(anchor.received_bytes) for anchor in self._anchors]
         moved = np.array([at + self._shift(at) for at in index])
-        return clock.fit(moved, self._anchors, self.header.rate_hz)
+        self._steps = clock.steps(self._anchors, moved, self.header.rate_hz)
+        return clock.fit(moved, self._anchors, self.header.rate_hz, self.header.clock)
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Block]:
         """Blocks that cover [start, stop); see capture.Stream."""
@@ -398,7 +420,7 @@ class RunStream:
             yield replace(block, first_index=block.first_index + shift) if shift else block
 
     def _judge(self) -> list[Caveat]:
-        caveats = []
+        caveats = [step.caveat for step in self._steps]
         if self._damage is not None:
             caveats.append(doubt(Code.MISALIGNED, f"{self._damage} The stream ends there for all purposes."))
         if self._end is None or self._end.get("reason") not in ("stop", "duration"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,6 +85,35 @@ def loaded(load: Load, duration_s: float, rate_hz: float, volts: float | None = 
     """What a perfect meter would record of `load`."""
     count = round(duration_s * rate_hz)
     return stream(load.mean_current_a(0, count, rate_hz), load.lines(0, count, rate_hz), rate_hz, volts=volts)
+
+
+def metered(
+    values: Mapping[Quantity, NDArray[np.float64]],
+    kind: Kind,
+    rate_hz: float,
+    *,
+    volts: float | None = None,
+    times_ns: NDArray[np.int64] | None = None,
+    gaps: tuple[Gap, ...] = (),
+    refresh_s: float | None = None,
+    wrap: float | None = None,
+) -> ArrayStream:
+    """What a meter of any kind recorded: one channel per quantity, evenly spaced or polled at `times_ns`."""
+    units = {
+        Quantity.POWER: "W", Quantity.CURRENT: "A", Quantity.VOLTAGE: "V", Quantity.ENERGY: "J", Quantity.CHARGE: "C"
+    }  # fmt: skip
+    channels = tuple(
+        Channel(name=str(quantity), quantity=quantity, unit=units[quantity], kind=kind, wrap=wrap, refresh_s=refresh_s)
+        for quantity in values
+    )
+    return ArrayStream(
+        name="test",
+        header=replace(header(rate_hz, volts), channels=channels),
+        timebase=Timebase(rate_hz=rate_hz),
+        data={str(quantity): array for quantity, array in values.items()},
+        gaps=gaps,
+        times_ns=times_ns,
+    )
 
 
 def recording(one: ArrayStream, trigger: str = "d0") -> Recording:

@@ -7,7 +7,7 @@ import pytest
 from helpers import recording, stream
 
 from joulemeter.align import align
-from joulemeter.capture import Event, Recording
+from joulemeter.capture import Channel, Event, Kind, Quantity, Recording
 from joulemeter.caveat import Code
 from joulemeter.edges import debounce
 from joulemeter.errors import DataError, UsageError
@@ -199,3 +199,35 @@ def test_stamps_without_a_partner_are_told() -> None:
     assert [(w.start_ns // 10**6, w.stop_ns // 10**6) for w in result.windows] == [(20, 30), (40, 60)]
     assert [caveat.code for caveat in result.caveats] == [Code.CUT_WINDOW]
     assert result.caveats[0].data["stamps"] == 3
+
+
+def test_a_channel_with_a_threshold_is_crossed_between_samples() -> None:
+    """A scope at 10 kS/s: a ramp of 1 ms up and down around pulses of 20.37 ms at half height."""
+    rate_hz = 10_000.0
+    t = np.arange(20_000) / rate_hz
+    phase = np.mod(t, 0.1)
+    volts = 3.3 * np.clip(np.minimum((phase - 0.03) / 1e-3, (0.05137 - phase) / 1e-3), 0, 1)
+    volts += np.random.default_rng(5).normal(0, 0.01, len(t))
+    channels = (
+        Channel(name="current", quantity=Quantity.CURRENT, unit="A", kind=Kind.MEAN),
+        Channel(name="c1", quantity=Quantity.VOLTAGE, unit="V", kind=Kind.INSTANT),
+    )
+    base = stream(np.zeros(len(t)), lines("." * len(t)), rate_hz)
+    scope = replace(
+        base,
+        header=replace(base.header, channels=channels),
+        data={"current": np.zeros(len(t)), "c1": volts},
+    )
+    made = Recording(name="test", streams=(scope,))
+    result = align(made, scope, parse_trigger("c1@1.65V"))
+    assert len(result.windows) == 20
+    starts = np.array([window.start_ns for window in result.windows]) * 1e-9
+    # The ramp passes half height half a millisecond after it begins; noise of 10 mV on 3.3 V/ms is 3 us.
+    assert np.abs(np.mod(starts, 0.1) - 0.0305).max() < 15e-6
+    assert [window.duration_s for window in result.windows] == pytest.approx([0.02037] * 20, abs=20e-6)
+    assert result.sync.residual_s is not None
+    assert 1e-6 < result.sync.residual_s < 15e-6
+    with pytest.raises(DataError, match="did not cross 5 V"):
+        align(made, scope, parse_trigger("c1@5V"))
+    with pytest.raises(UsageError, match="no channel 'c7'"):
+        align(made, scope, parse_trigger("c7@1V"))

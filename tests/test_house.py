@@ -16,10 +16,18 @@ ROOT = Path(__file__).parent.parent
 # Imports go down only; "wire" and "physics" stand on the same floor and do not know each other.
 FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
-    (0, "ground", "errors units caveat capture window result synthetic trigger"),
+    (0, "ground", "errors units caveat capture window result synthetic pattern trigger"),
     (1, "wire", "instrument reader transport workload readers serialtext"),
-    (1, "physics", "clock edges stamps align integrate stats uncertainty doubts battery analyze"),
-    (2, "run", "registry plan store record recorder conduct session simulation profile simulated loading diagnosis testing"),
+    (
+        1,
+        "physics",
+        "clock lines synccode codesearch codefit changepoints evidence readings shape edges stamps align kinds counters envelope integrate idle series stats lag reference calibration agreement measurand placement uncertainty combine doubts battery analyze",
+    ),
+    (
+        2,
+        "run",
+        "registry plan store calibrations calibrating record recorder conduct session simulation profile simulated loading diagnosis testing",
+    ),
     (3, "faces", "cli report demo export api __main__"),
 ):
     FLOORS |= dict.fromkeys(_names.split(), (_floor, _wing))

@@ -22,6 +22,9 @@ def measure(
     trigger: Annotated[str | None, typer.Option(help="d0, d0:low, d0:rising, d0:falling-pairs, host, events.")] = None,
     phase: common.Phases = None,
     serial: common.Serial = None,
+    sync_code: Annotated[
+        bool, typer.Option("--sync-code", help="The workload plays a pattern that relates host and meter clocks.")
+    ] = False,
     max_alignment: common.MaxAlignment = None,
     supply: common.Supply = None,
     assume_voltage: common.AssumeVoltage = None,
@@ -64,6 +67,7 @@ def measure(
         trigger=trigger,
         phases=common.settings(phase),
         serial=serial,
+        sync_code=sync_code,
         max_alignment=units.parse_positive(max_alignment, "1") if max_alignment else None,
         workload=workload,
         workload_options={name: str(value) for name, value in asked.items() if value is not None},

@@ -54,6 +54,9 @@ def _figures(result: Result) -> list[tuple[str, str]]:
     if energy.u_systematic is not None or energy.u_random is not None:
         random = show(energy.u_random, "J", 2)
         rows.append(("", f"standard uncertainty: random {random}, systematic {show(energy.u_systematic, 'J', 2)}"))
+    if energy.ci95_total is not None and energy.k95 is not None:
+        low, high = (show(edge, "J", 4) for edge in energy.ci95_total)
+        rows.append(("", f"95 % in all: {low} to {high} (k = {energy.k95:.2f})"))
     if energy.ci95 is not None:
         low, high = (show(edge, "J", 5) for edge in energy.ci95)
         rows.append(("", f"95 % by scatter: {low} to {high} ({energy.ci95_method})"))
@@ -76,6 +79,8 @@ def _figures(result: Result) -> list[tuple[str, str]]:
     for name, phase in result.phases.items():
         duration = show(phase.duration_s.median, "s")
         rows.append((f"phase {name}", f"{show(phase.energy_j.median, 'J')} in {duration} ({phase.windows} windows)"))
+    if result.agreement is not None:
+        rows.append(("second meter", str(result.agreement["verdict"])))
     battery = result.battery
     if battery is not None:
         every = f", one inference every {show_duration(battery.every_s)}" if battery.every_s else ""
