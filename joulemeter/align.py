@@ -102,7 +102,7 @@ def _find(
             "Name one with --meter, or use --trigger host.",
         )
     if trigger.source == "shape":
-        return _from_shape(stream)
+        return _from_shape(stream, trigger)
     found, u_samples = (from_line if trigger.digital else from_channel)(stream, trigger, debounce_s)
     return found, "in-band", u_samples / stream.timebase.rate_hz
 
@@ -115,9 +115,10 @@ def _u_edge_s(u_stamp_s: float, clock: Timebase | None, span: Span) -> float:
     return math.hypot(u_stamp_s, max(edge or 0.0 for edge in edges))
 
 
-def _from_shape(stream: Stream) -> tuple[Found, str, float]:
+def _from_shape(stream: Stream, trigger: Trigger) -> tuple[Found, str, float]:
     """Windows told from the power alone. Raises DataError where they are more likely invented than found."""
-    seen = shape.find(stream)
+    hint = None if trigger.form == "steps" else shape.Hint(direction=trigger.form)
+    seen = shape.find(stream, hint=hint)
     others = f" Also possible: {'; '.join(seen.alternatives)}." if seen.alternatives else ""
     if seen.confidence < shape.LEAST_CONFIDENCE:
         raise DataError(

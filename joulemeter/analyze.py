@@ -105,7 +105,9 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
     phases = {
         name: _phase(recording, stream, name, parse_trigger(text), request) for name, text in (asked or {}).items()
     }
-    return _with_energy(recording, stream, alignment, phases, caveats, request.conditions)
+    told = recording.meta.get("conditions")
+    conditions = request.conditions or (Conditions(**told) if told else None)
+    return _with_energy(recording, stream, alignment, phases, caveats, conditions)
 
 
 def _by_sync_code(recording: Recording, stream: Stream) -> tuple[Stream, str | None]:

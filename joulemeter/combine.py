@@ -43,7 +43,8 @@ class Combined:
 
     `u_random` shrinks with repetition, `u_systematic` does not; None: not known. `dof_effective` None stands for
     infinitely many. `ci95_total` holds the true value with 95 %: the value less its known error `bias`, plus and minus
-    `k95` times `u_combined`. `expanded_k2` is twice `u_combined`, whatever its shape.
+    `k95` times `u_combined`. `expanded_k2` is twice `u_combined`, whatever its shape, plus the size of the bias,
+    because the value itself is left as it was measured (JCGM 100, F.2.4.5).
     """
 
     u_random: float | None
@@ -106,7 +107,7 @@ def combine(value: float, terms: Sequence[Term], *, bias: float = 0.0) -> Combin
         u_combined=u_combined,
         dof_effective=dof,
         k95=k95,
-        expanded_k2=2 * u_combined,
+        expanded_k2=2 * u_combined + abs(bias),
         ci95_total=(middle - half, middle + half),
         bias=bias,
     )
@@ -120,7 +121,7 @@ def with_random(combined: Combined, value: float, u_random: float) -> Combined:
         combined,
         u_random=u_random,
         u_combined=u_combined,
-        expanded_k2=2 * u_combined,
+        expanded_k2=2 * u_combined + abs(combined.bias),
         ci95_total=(middle - half, middle + half),
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from joulemeter import registry
 from joulemeter.instrument import Options
+from joulemeter.uncertainty import Conditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class Plan:
     baseline_s: float | None = None
     debounce_s: float | None = None
     timeout_s: float = 20.0
+    conditions: Conditions | None = None
     note: str | None = None
     device: Mapping[str, Any] | None = None
     board_runs: Mapping[str, Any] | None = None

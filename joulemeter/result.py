@@ -23,8 +23,9 @@ class Summary:
 
     `ci95` holds the median with 95 % confidence as far as scatter goes (`ci95_method` says how it was made).
     `u_random` and `u_systematic` are standard uncertainties of the median, the second one not reduced by repeating;
-    `expanded_k2` is twice their root sum of squares; `ci95_total` holds the true value with 95 %, with the coverage
-    factor `k95` that the shape of the budget asks for. One window has no stdev, no ci95 and no scatter: None.
+    `expanded_k2` is twice their root sum of squares, plus what the edges are known to lose; `ci95_total` holds the true
+    value with 95 %, with the coverage factor `k95` that the shape of the budget asks for. One window has no stdev, no
+    ci95 and no scatter: None.
     """
 
     median: float | None = None

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def _analyze(folder: Path, plan: Plan) -> Analysis:
         inferences_per_window=plan.inferences_per_window,
         debounce_s=plan.debounce_s,
         max_alignment=plan.max_alignment,
+        conditions=plan.conditions,
     )
     return analyze(store.open_run(folder), request)
 
@@ -157,6 +158,7 @@ def _meta(plan: Plan, workload: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "trigger": plan.trigger or ("host" if plan.workload else None),
         "phases": dict(plan.phases),
+        "conditions": asdict(plan.conditions) if plan.conditions else None,
         "inferences_per_window": plan.inferences_per_window or (1 if plan.workload else None),
         "device": plan.device,
         "workload": workload,

@@ -16,6 +16,8 @@ FORMS = {
     "falling-pairs": "falling edges: a set-up pulse, then start and stop of each window (EEMBC)",
     "pairs": "stamps that say begin and end",
     "steps": "windows told from the power alone",
+    "above": "the same, of higher power than around them",
+    "below": "the same, of lower power than around them",
 }
 LINE_FORMS = ("high", "low", "rising", "falling", "falling-pairs")
 
@@ -48,7 +50,7 @@ _FORMS = {
     "host": ("pairs",),
     "serial": ("pairs",),
     "events": ("pairs", "falling-pairs"),
-    "shape": ("steps",),
+    "shape": ("steps", "above", "below"),
 }
 
 

@@ -151,6 +151,7 @@ def test_refuses_what_is_no_trigger(text: str) -> None:
         ("serial:RUN now,Done.", "serial", "pairs", None, ("RUN now", "Done.")),
         ("events:falling-pairs", "events", "falling-pairs", None, None),
         ("shape", "shape", "steps", None, None),
+        ("shape:below", "shape", "below", None, None),
     ],
 )
 def test_reads_triggers(text: str, source: str, form: str, level: float | None, words: tuple[str, str] | None) -> None:

@@ -60,7 +60,9 @@ def test_the_budget_is_the_sum_of_its_terms_worked_by_hand() -> None:
     # A line read once per sample misplaces an edge by up to one sample; the step there is 24 mW.
     assert 0 < edges < math.sqrt(2) * 24e-3 / RATE
     assert energy.u_systematic == pytest.approx(math.hypot(edges, *expected.values()), rel=2e-3)
-    assert energy.expanded_k2 == pytest.approx(2 * math.hypot(energy.u_systematic or 0, energy.u_random or 0))
+    # Edges lose a quarter of a sample's step of 21 to 23 mW in the mean; it is added, for the median stays as measured.
+    loss = (energy.expanded_k2 or 0) - 2 * math.hypot(energy.u_systematic or 0, energy.u_random or 0)
+    assert 21e-3 / RATE / 4 <= loss <= 24e-3 / RATE / 4
     assert {term.term for term in result.uncertainty if term.type == "A"} == {"repeatability"}
 
 
@@ -270,6 +272,13 @@ def test_shape_finds_the_pulses_and_says_how_sure_it_is() -> None:
     assert result.windows.used == 30
     assert result.energy_per_inference_j.median == pytest.approx(3.0 * 8e-3 * 20e-3, rel=2e-2)
     assert Code.SHAPE_DOUBT not in codes(result)
+
+
+def test_shape_may_be_told_which_way_the_windows_go() -> None:
+    load = parse_load("8mA/80ms,1mA/20ms")
+    result = analyze(recording(loaded(load, 3.0, 10_000.0), trigger="shape:below")).result
+    assert result.latency_s.median == pytest.approx(0.020, rel=1e-2)
+    assert result.energy_per_inference_j.median == pytest.approx(3.0 * 1e-3 * 20e-3, rel=5e-2)
 
 
 def test_shape_refuses_noise() -> None:

@@ -115,6 +115,21 @@ def test_mlperf_lines(measured: tuple[Path, Done]) -> None:
     assert lines[1] == f"Median throughput is {1 / result['latency_s']['median']:.3f} inf./sec."
 
 
+def test_circumstances_widen_the_budget(measured: tuple[Path, Done]) -> None:
+    folder, done = measured
+    plain = json.loads(done.out)
+    hot = json.loads(joulemeter("analyze", only_run(folder), "--ambient", "38C", "--json").out)
+    # Ten kelvins outside 18 to 28 C: 0.15 of each figure per kelvin more.
+    gain = [next(t["contribution_j"] for t in r["uncertainty"] if t["term"] == "gain") for r in (plain, hot)]
+    assert gain[1] == pytest.approx(2.5 * gain[0])
+    old = json.loads(joulemeter("analyze", only_run(folder), "--calibrated-ago", "3y", "--json").out)
+    assert next(t["contribution_j"] for t in old["uncertainty"] if t["term"] == "gain") == pytest.approx(1.4 * gain[0])
+    slow = json.loads(joulemeter("analyze", only_run(folder), "--decoupling", "100uF,1ohm", "--json").out)
+    assert "decoupling" in {term["term"] for term in slow["uncertainty"]}
+    explained(joulemeter("analyze", only_run(folder), "--decoupling", "100uF"), 2, "resistance")
+    joulemeter("analyze", only_run(folder))
+
+
 def test_other_triggers_of_the_same_recording(measured: tuple[Path, Done]) -> None:
     folder, _ = measured
     low = json.loads(joulemeter("analyze", only_run(folder), "--trigger", "d0:low", "--json").out)

@@ -76,7 +76,7 @@ def test_a_clock_plainly_outside_its_limit_is_believed() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_few_arrivals_may_all_be_late(count: int) -> None:
-    fitted = fit(np.arange(count) * 5e3, anchors(np.arange(count) * 0.05, 5.0, 0.0, 2), RATE)
+    fitted = fit(np.arange(count, dtype=np.float64) * 5e3, anchors(np.arange(count) * 0.05, 5.0, 0.0, 2), RATE)
     assert fitted.u_host_s == pytest.approx(0.2 / 3**0.5, rel=0.01)
     assert fitted.drift_ppm is None
 

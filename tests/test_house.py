@@ -21,12 +21,15 @@ for _floor, _wing, _names in (
     (
         1,
         "physics",
-        "clock lines synccode codesearch codefit changepoints evidence readings shape edges stamps align kinds counters envelope integrate idle series stats lag reference calibration agreement measurand placement uncertainty combine doubts battery analyze",
+        "clock lines synccode codesearch codefit changepoints evidence readings shape edges stamps align "
+        "kinds counters envelope integrate idle series stats lag reference calibration agreement "
+        "measurand placement uncertainty combine doubts battery analyze",
     ),
     (
         2,
         "run",
-        "registry plan store calibrations calibrating record recorder conduct session simulation profile simulated loading diagnosis testing",
+        "registry plan store calibrations calibrating record recorder conduct session simulation profile "
+        "simulated loading diagnosis testing",
     ),
     (3, "faces", "cli report demo export api __main__"),
 ):

@@ -150,9 +150,8 @@ def test_an_hour_of_microamperes() -> None:
         late_s = (lead_s - 2.0) * 1.0001
         stamps += [replace(stamp, monotonic_ns=(stamp.monotonic_ns or 0) + round(late_s * 1e9)) for stamp in played]
     found = locate(power + 1e-6 * np.random.default_rng(1).standard_normal(len(power)), rate_hz, stamps)
-    assert found.drift_ppm == pytest.approx(-100, abs=0.1)
     assert 1e-4 < found.u_drift_ppm < 0.05
-    assert abs(found.drift_ppm + 99.99) < 3 * found.u_drift_ppm
+    assert found.drift_ppm == pytest.approx(-99.99, abs=3 * found.u_drift_ppm)
 
 
 def test_a_slow_supply_is_not_taken_for_an_offset() -> None:

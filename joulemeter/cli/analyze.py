@@ -20,6 +20,9 @@ def analyze(
     trigger: Annotated[str | None, typer.Option(help="Instead of the one recorded: d0, d0:low, d0:rising, ...")] = None,
     phase: common.Phases = None,
     max_alignment: common.MaxAlignment = None,
+    ambient: common.Ambient = None,
+    calibrated_ago: common.CalibratedAgo = None,
+    decoupling: common.Decoupling = None,
     inferences_per_window: common.PerWindow = None,
     convention: Annotated[
         str, typer.Option(help="native shares samples at the edges; eembc sums as EnergyRunner does.")
@@ -44,6 +47,7 @@ def analyze(
         trigger=trigger,
         phases=common.settings(phase) if phase else None,
         max_alignment=units.parse_positive(max_alignment, "1") if max_alignment else None,
+        conditions=common.conditions(ambient, calibrated_ago, decoupling),
         inferences_per_window=inferences_per_window,
         convention=convention,
         debounce_s=units.parse(debounce, "s") if debounce else None,

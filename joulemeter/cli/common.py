@@ -19,6 +19,7 @@ from joulemeter.errors import IncompleteError, JouleMeterError
 
 if TYPE_CHECKING:
     from joulemeter.plan import Meter
+    from joulemeter.uncertainty import Conditions
 
 Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -72,6 +73,36 @@ PerWindow = Annotated[
 ]
 NameOption = Annotated[str | None, typer.Option("--name", help="What the run is called.")]
 NoteOption = Annotated[str | None, typer.Option("--note", help="Kept with the run.")]
+Ambient = Annotated[str | None, typer.Option(metavar="25C", help="Temperature at the meter; widens its accuracy.")]
+CalibratedAgo = Annotated[
+    str | None, typer.Option(metavar="2y", help="How long ago the meter was calibrated; more than a year widens.")
+]
+Decoupling = Annotated[
+    str | None,
+    typer.Option(metavar="10uF,1ohm", help="Capacitance at the board and resistance before it: what edges may move."),
+]
+
+
+def conditions(ambient: str | None, calibrated_ago: str | None, decoupling: str | None) -> Conditions | None:
+    """What the user says of the circumstances; None if nothing."""
+    if ambient is None and calibrated_ago is None and decoupling is None:
+        return None
+    from joulemeter.errors import UsageError
+    from joulemeter.uncertainty import Conditions
+
+    farad, comma, ohm = (decoupling or "").partition(",")
+    if decoupling and not comma:
+        raise UsageError(
+            f"{decoupling!r} lacks the resistance.", "Write --decoupling CAPACITANCE,RESISTANCE: 10uF,1ohm."
+        )
+    return Conditions(
+        ambient_c=units.parse(ambient, "degC") if ambient else None,
+        calibrated_years_ago=units.parse_positive(calibrated_ago, "s") / units.PLAIN["s"]["y"]
+        if calibrated_ago
+        else None,
+        decoupling_f=units.parse_positive(farad, "F") if decoupling else None,
+        source_ohm=units.parse_positive(ohm, "ohm") if decoupling else None,
+    )
 
 
 def app(help_text: str) -> typer.Typer:

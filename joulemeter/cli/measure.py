@@ -26,6 +26,9 @@ def measure(
         bool, typer.Option("--sync-code", help="The workload plays a pattern that relates host and meter clocks.")
     ] = False,
     max_alignment: common.MaxAlignment = None,
+    ambient: common.Ambient = None,
+    calibrated_ago: common.CalibratedAgo = None,
+    decoupling: common.Decoupling = None,
     supply: common.Supply = None,
     assume_voltage: common.AssumeVoltage = None,
     simulate: common.Simulate = False,
@@ -82,6 +85,7 @@ def measure(
         baseline_s=units.parse_positive(baseline, "s") if baseline else None,
         debounce_s=units.parse(debounce, "s") if debounce else None,
         timeout_s=units.parse_positive(timeout, "s"),
+        conditions=common.conditions(ambient, calibrated_ago, decoupling),
         note=note,
         argv=tuple(sys.argv),
     )
