@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from joulemeter import calibrations, store
+from joulemeter.calibration import check
 from joulemeter.capture import Event
-from joulemeter.errors import IncompleteError, JouleMeterError
+from joulemeter.errors import IncompleteError, JouleMeterError, UsageError
 from joulemeter.pattern import default_pattern
 from joulemeter.plan import Plan
 from joulemeter.record import Health, Recorder
@@ -100,10 +101,21 @@ def _start(
 
 
 def _copy_calibration(folder: Path) -> None:
-    """Keep the user's newest calibration of this meter with the run, so that the numbers stay what they were."""
-    calibration = calibrations.find(store.read_header(folder))
-    if calibration is not None:
-        store.write_json(folder / store.CALIBRATION, calibration)
+    """Keep the user's newest calibration of this meter with the run, so that the numbers stay what they were.
+
+    One that no longer fits the meter is not used, and the run says so.
+    """
+    header = store.read_header(folder)
+    calibration = calibrations.find(header)
+    if calibration is None:
+        return
+    try:
+        check(header, calibration)
+    except UsageError as error:
+        text = f"The calibration of {calibration.created[:10]} was not used. {error}"
+        store.append_events(folder.parent, [Event(label=text, source=store.CALIBRATION_REFUSED)])
+        return
+    store.write_json(folder / store.CALIBRATION, calibration)
 
 
 def _forget(folder: Path) -> None:

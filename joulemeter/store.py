@@ -38,6 +38,7 @@ from joulemeter.window import WindowEnergy
 
 RUN, EVENTS, HEADER, WORDS, MARKS = "run.json", "events.jsonl", "header.json", "words.raw", "marks.jsonl"
 CALIBRATION = "calibration.json"
+CALIBRATION_REFUSED = "calibration-refused"
 RUN_SCHEMA = "joulemeter.run/1"
 READ_BYTES = 1 << 18
 
@@ -219,6 +220,7 @@ def open_run(folder: Path) -> Recording:
             caveats += stream.caveats
             streams.append(_calibrated(path, stream))
     events = [_event(line) for line in read_lines(folder / EVENTS)]
+    caveats += [doubt(Code.CALIBRATED, event.label) for event in events if event.source == CALIBRATION_REFUSED]
     return Recording(
         name=str(meta.get("name", folder.name)),
         streams=tuple(streams),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 
 from joulemeter import api, store
 from joulemeter.analyze import analyze
-from joulemeter.capture import Quantity, Stream
+from joulemeter.calibration import Calibration, Correction, constants_of
+from joulemeter.capture import Header, Quantity, Stream
 from joulemeter.caveat import Code
 from joulemeter.errors import AccessError, DataError, IncompleteError, UsageError
 from joulemeter.instrument import Options
@@ -242,3 +244,52 @@ def test_a_result_that_cannot_be_written_leaves_no_half(run: Path, tmp_path: Pat
     with pytest.raises(IncompleteError, match="could not be written"):
         store.write_result(tmp_path, analysis.result, analysis.windows)
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def calibration(header: Header, **changes: object) -> Calibration:
+    """Of a simulated PPK2 that reads 5 % too much in range 3, where the pulses lie."""
+    made = Calibration(
+        instrument="ppk2",
+        model="PPK2",
+        serial="simulator",
+        created="2026-11-20T12:00:00",
+        reference="a resistor",
+        simulated=True,
+        corrections=(Correction(channel="current", range=3, gain=1.05, u_gain=0.003, offset=0.0, u_offset=1e-6),),
+        points=(),
+        constants=constants_of(header),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_a_calibration_kept_with_the_run_corrects_it(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    plain = analyze(store.open_run(copy)).result
+    store.write_json(copy / "ppk2" / store.CALIBRATION, calibration(store.read_header(copy / "ppk2")))
+    better = analyze(store.open_run(copy)).result
+    before, after = plain.energy_per_inference_j, better.energy_per_inference_j
+    assert after.median == pytest.approx((before.median or 0) / 1.05, rel=1e-3)
+    gain = {term.term: term.value for term in better.uncertainty}["gain"]
+    assert gain == pytest.approx(0.003, rel=0.05)
+    assert (after.expanded_k2 or 0) < 0.3 * (before.expanded_k2 or 0)
+    assert Code.CALIBRATED in {caveat.code for caveat in better.caveats}
+    (copy / "ppk2" / store.CALIBRATION).write_text("{}")
+    with pytest.raises(DataError, match="damaged"):
+        store.open_run(copy)
+
+
+def test_a_calibration_that_no_longer_fits_is_not_used_and_said(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from joulemeter import calibrations, conduct
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    stale = calibration(store.read_header(copy / "ppk2"), constants={"calibration": {"R": [1.0]}})
+    monkeypatch.setattr(calibrations, "find", lambda header: stale)
+    conduct._copy_calibration(copy / "ppk2")
+    assert not (copy / "ppk2" / store.CALIBRATION).exists()
+    result = analyze(store.open_run(copy)).result
+    told = [caveat.text for caveat in result.caveats if caveat.code is Code.CALIBRATED]
+    assert "have changed since" in told[0]
