@@ -11,18 +11,19 @@ import numpy as np
 
 from joulemeter import align as aligning
 from joulemeter import idle as idling
+from joulemeter import summary
 from joulemeter.agreement import agree
 from joulemeter.align import Alignment
-from joulemeter.capture import Basis, Header, Quantity, Recording, Retimed, Stream
+from joulemeter.capture import Basis, Header, Quantity, Recording, Stream, View
 from joulemeter.caveat import Caveat, Code, doubt, note
-from joulemeter.combine import Combined, evaluate, with_random
+from joulemeter.combine import evaluate
 from joulemeter.doubts import about_count, about_stream
 from joulemeter.errors import DataError, UsageError
 from joulemeter.integrate import integrate
 from joulemeter.kinds import covered_until_ns
 from joulemeter.pattern import SOURCE as SYNC_SOURCE
-from joulemeter.result import Efficiency, Phase, Power, Result, Summary, Term, Windows
-from joulemeter.stats import Spread, inspect, summarise
+from joulemeter.result import Power, Result, Summary, Term, Windows
+from joulemeter.stats import inspect, summarise
 from joulemeter.synccode import timebase_from_code
 from joulemeter.trigger import Trigger, parse_trigger
 from joulemeter.uncertainty import Conditions
@@ -116,7 +117,7 @@ def _by_sync_code(recording: Recording, stream: Stream) -> tuple[Stream, str | N
     if not played:
         return stream, None if stream.timebase.monotonic_ns is None else "arrival of the samples"
     timebase, _ = timebase_from_code(stream, played)
-    return Retimed(stream=stream, timebase=timebase), "sync code in the power"
+    return View(stream=stream, own_timebase=timebase), "sync code in the power"
 
 
 def _refuse_loose_edges(alignment: Alignment, share: float) -> None:
@@ -221,7 +222,7 @@ def _with_energy(
             "Look at the recording with `joulemeter report`, and record again.",
         )
     caveats += about_stream(stream, windows, kept, alignment)
-    energies = [window.energy_j / window.window.inferences for window in kept if window.energy_j is not None]
+    energies = [window.per_inference_j for window in kept if window.per_inference_j is not None]
     basis = Basis.SIMULATED if header.simulated else _power_basis(header)
     terms: tuple[Term, ...] = ()
     energy, net, idle_w = Summary(reason="voltage unknown"), None, None
@@ -232,8 +233,8 @@ def _with_energy(
             kept, header, spread, outside_w=_mean_power(beside), grade=alignment.sync.grade, conditions=conditions
         )
         terms = done.terms
-        energy = _summary(spread, basis, done.combined if _accuracy_known(terms) else None)
-        net, net_reason, idle_w, net_caveats = _net(
+        energy = summary.of(spread, basis, done.combined if summary.accuracy_known(terms) else None)
+        net, net_reason, idle_w, net_caveats = summary.net(
             kept, on_purpose or beside, header, basis, alignment, conditions, between=not baseline
         )
         caveats += [*net_caveats, *inspect(energies, "J"), *about_count(len(kept))]
@@ -246,7 +247,7 @@ def _with_energy(
             )
         )
     timed_by_host = alignment.sync.grade == "host-marker"
-    latency = _latency(
+    latency = summary.of_latency(
         [window.window for window in kept],
         Basis.SIMULATED if header.simulated and not timed_by_host else Basis.MEASURED,
     )
@@ -285,10 +286,10 @@ def _with_energy(
         latency_s=latency,
         power_w=power,
         charge_per_inference_c=summarise(charges).median if charges else None,
-        efficiency=_efficiency(energy, latency),
+        efficiency=summary.efficiency(energy, latency),
         sync=alignment.sync,
         phases={
-            name: _phase_summary(found, sum(window.window.inferences for window in kept), basis)
+            name: summary.of_phase(found, sum(window.window.inferences for window in kept), basis)
             for name, found in phases.items()
         },
         uncertainty=terms,
@@ -296,17 +297,6 @@ def _with_energy(
         caveats=_ordered(caveats, header.simulated),
     )
     return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment, phases=phases)
-
-
-def _phase_summary(windows: Sequence[WindowEnergy], inferences: int, basis: Basis) -> Phase:
-    whole = [window for window in windows if not window.missing_s]
-    energies = [window.energy_j for window in whole if window.energy_j is not None]
-    return Phase(
-        windows=len(whole),
-        energy_j=_summary(summarise(energies), basis, None) if energies else Summary(reason="energy is unavailable"),
-        duration_s=_latency([window.window for window in whole], Basis.MEASURED) if whole else Summary(),
-        per_inference=len(whole) / inferences if inferences else None,
-    )
 
 
 def _judge(windows: Sequence[WindowEnergy], end_ns: int) -> tuple[list[bool], list[str]]:
@@ -345,82 +335,6 @@ def _mean_power(windows: Sequence[WindowEnergy]) -> float | None:
     return math.fsum(energy for energy, _ in seen) / total_s if total_s else None
 
 
-def _accuracy_known(terms: Sequence[Term]) -> bool:
-    return any(term.term.endswith("gain") for term in terms)
-
-
-def _summary(spread: Spread, basis: Basis, combined: Combined | None, u_random: float | None = None) -> Summary:
-    """`combined` None: the accuracy is not known, and neither is any total."""
-    return Summary(
-        median=spread.median,
-        mean=spread.mean,
-        stdev=spread.stdev,
-        min=spread.min,
-        max=spread.max,
-        p5=spread.p5,
-        p95=spread.p95,
-        p99=spread.p99,
-        ci95=spread.ci95,
-        ci95_method=spread.ci95_method,
-        u_random=spread.u_median if u_random is None else u_random,
-        u_systematic=combined.u_systematic if combined else None,
-        expanded_k2=combined.expanded_k2 if combined else None,
-        k95=combined.k95 if combined else None,
-        ci95_total=combined.ci95_total if combined else None,
-        basis=basis,
-    )
-
-
-def _net(
-    kept: Sequence[WindowEnergy],
-    idle_windows: Sequence[WindowEnergy],
-    header: Header,
-    basis: Basis,
-    alignment: Alignment,
-    conditions: Conditions | None,
-    *,
-    between: bool,
-) -> tuple[Summary | None, str | None, float | None, list[Caveat]]:
-    """Energy above idle, why there is none, idle power, and the doubts. Never clamped at zero."""
-    try:
-        idle = idling.model(idle_windows)
-    except DataError:
-        return None, "no idle time was recorded", None, []
-    values = [one.per_inference_j for one in idling.net(kept, idle) if one.per_inference_j is not None]
-    spread = summarise(values)
-    done = evaluate(
-        kept,
-        header,
-        spread,
-        outside_w=idle.power_w if between else None,
-        idle=idle_windows,
-        grade=alignment.sync.grade,
-        conditions=conditions,
-    )
-    u_random = idling.random_u(kept, idle, spread.u_median)
-    combined = done.combined if _accuracy_known(done.terms) else None
-    if combined is not None and u_random is not None:
-        combined = with_random(combined, spread.median, u_random)
-    caveats = list(idle.caveats)
-    if between:
-        caveats.append(
-            note(
-                Code.IDLE_BETWEEN_WINDOWS,
-                "Idle power is the mean power between the windows of this recording. If the board did other work "
-                "there, net energy is too low by that share; --baseline records idle on purpose.",
-            )
-        )
-    if spread.median < 0:
-        caveats.append(
-            doubt(
-                Code.NEGATIVE_NET,
-                "Net energy is negative: the board drew more outside the windows than inside. The trigger may be "
-                "inverted (try d0:low), or idle is not idle.",
-            )
-        )
-    return _summary(spread, basis, combined, u_random), None, idle.power_w, caveats
-
-
 def _agreement(
     recording: Recording, stream: Stream, windows: Sequence[Window]
 ) -> tuple[dict[str, Any] | None, list[Caveat]]:
@@ -453,7 +367,7 @@ def _voltage_basis(header: Header) -> str | None:
 
 
 def _timing_only(recording: Recording, alignment: Alignment, caveats: list[Caveat]) -> Analysis:
-    latency = _latency(alignment.windows, Basis.MEASURED)
+    latency = summary.of_latency(alignment.windows, Basis.MEASURED)
     reason = "no meter was used"
     caveats.append(
         note(
@@ -461,6 +375,7 @@ def _timing_only(recording: Recording, alignment: Alignment, caveats: list[Cavea
             "No meter was used, so energy and power are unavailable; only time was measured. Name one with --meter.",
         )
     )
+    caveats += inspect([window.latency_s for window in alignment.windows], "s")
     caveats += about_count(len(alignment.windows))
     result = Result(
         **_about(recording),
@@ -474,7 +389,7 @@ def _timing_only(recording: Recording, alignment: Alignment, caveats: list[Cavea
         energy_per_inference_j=Summary(reason=reason),
         net_reason=reason,
         latency_s=latency,
-        efficiency=_efficiency(Summary(), latency),
+        efficiency=summary.efficiency(Summary(), latency),
         sync=alignment.sync,
         caveats=_ordered(caveats, False),
     )
@@ -486,23 +401,6 @@ def _timing_only(recording: Recording, alignment: Alignment, caveats: list[Cavea
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
-
-
-def _latency(windows: Sequence[Window], basis: Basis) -> Summary:
-    return _summary(summarise([window.latency_s for window in windows]), basis, None)
-
-
-def _efficiency(energy: Summary, latency: Summary) -> Efficiency:
-    per_second = 1 / latency.median if latency.median else None
-    if not energy.median or energy.median <= 0:
-        return Efficiency(inferences_per_second=per_second)
-    return Efficiency(
-        inferences_per_joule=1 / energy.median,
-        # (inferences / s) / W is inferences / J while the model runs; kept under the name people look for.
-        inferences_per_second_per_watt=1 / energy.median,
-        inferences_per_second=per_second,
-        edp_js=energy.median * latency.median if latency.median else None,
-    )
 
 
 def _about(recording: Recording) -> dict[str, Any]:

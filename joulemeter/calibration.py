@@ -24,12 +24,11 @@ from joulemeter.capture import (
     Block,
     Channel,
     Distribution,
-    Gap,
     Header,
     Limit,
     Quantity,
     Stream,
-    Timebase,
+    View,
 )
 from joulemeter.caveat import Code, note
 from joulemeter.errors import DataError, UsageError
@@ -256,37 +255,16 @@ def correct(blocks: Iterable[Block], header: Header, corrections: Sequence[Corre
         yield replace(block, data={**block.data, **changed})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibrated:
-    """A stream with a calibration applied: corrected samples, the fitted uncertainty in its header."""
+def calibrated(stream: Stream, calibration: Calibration) -> View:
+    """The stream with corrected samples and the fitted uncertainty in its header.
 
-    stream: Stream
-    header: Header
-    calibration: Calibration
-
-    @property
-    def name(self) -> str:
-        return self.stream.name
-
-    @property
-    def timebase(self) -> Timebase:
-        return self.stream.timebase
-
-    @property
-    def length(self) -> int:
-        return self.stream.length
-
-    @property
-    def gaps(self) -> Sequence[Gap]:
-        return self.stream.gaps
-
-    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Block]:
-        return correct(self.stream.blocks(start, stop), self.stream.header, self.calibration.corrections)
-
-
-def calibrated(stream: Stream, calibration: Calibration) -> Calibrated:
-    """Raises UsageError when the calibration is not this meter's."""
-    return Calibrated(stream=stream, header=apply(stream.header, calibration), calibration=calibration)
+    Raises UsageError when the calibration is not this meter's.
+    """
+    return View(
+        stream=stream,
+        own_header=apply(stream.header, calibration),
+        change=lambda blocks: correct(blocks, stream.header, calibration.corrections),
+    )
 
 
 def _correct(values: Float, ranges: NDArray[Any] | None, table: Mapping[int | None, tuple[float, float]]) -> Float:

@@ -13,7 +13,7 @@ Spans are half open. Everything is in SI units; the unit is the suffix of every 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from typing import Any, Protocol
@@ -306,11 +306,13 @@ class ArrayStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retimed:
-    """A stream whose clock relation is known better than from the arrival of its bytes."""
+class View:
+    """A stream with a header, a clock relation or samples of its own; what is None is as in the stream."""
 
     stream: Stream
-    timebase: Timebase
+    own_header: Header | None = None
+    own_timebase: Timebase | None = None
+    change: Callable[[Iterator[Block]], Iterator[Block]] | None = None
 
     @property
     def name(self) -> str:
@@ -318,7 +320,11 @@ class Retimed:
 
     @property
     def header(self) -> Header:
-        return self.stream.header
+        return self.own_header or self.stream.header
+
+    @property
+    def timebase(self) -> Timebase:
+        return self.own_timebase or self.stream.timebase
 
     @property
     def length(self) -> int:
@@ -329,7 +335,8 @@ class Retimed:
         return self.stream.gaps
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Block]:
-        return self.stream.blocks(start, stop)
+        blocks = self.stream.blocks(start, stop)
+        return blocks if self.change is None else self.change(blocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulemeter.capture import Block, Channel, Gap, Header, Kind, Limit, Quantity, Status, Stream, Timebase
+from joulemeter.capture import Channel, Header, Kind, Limit, Quantity, Status, Stream, View
 from joulemeter.errors import DataError, UsageError
 from joulemeter.lag import Trace, find_offset, host_offset_s
 
@@ -54,35 +54,9 @@ class Point:
     u_zero: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Only:
-    """A stream that shows one of its channels."""
-
-    stream: Stream
-    channel: Channel
-
-    @property
-    def name(self) -> str:
-        return self.stream.name
-
-    @property
-    def header(self) -> Header:
-        return replace(self.stream.header, channels=(self.channel,), voltage=None)
-
-    @property
-    def timebase(self) -> Timebase:
-        return self.stream.timebase
-
-    @property
-    def length(self) -> int:
-        return self.stream.length
-
-    @property
-    def gaps(self) -> Sequence[Gap]:
-        return self.stream.gaps
-
-    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Block]:
-        return self.stream.blocks(start, stop)
+def only(stream: Stream, channel: Channel) -> View:
+    """The stream with one of its channels alone."""
+    return View(stream=stream, own_header=replace(stream.header, channels=(channel,), voltage=None))
 
 
 def calibratable(header: Header) -> tuple[Channel, ...]:
@@ -175,7 +149,7 @@ def reference_points(stream: Stream, reference: Stream, settle_s: float = SETTLE
     Raises DataError where no such span is left.
     """
     mine, theirs = _same_quantity(stream, reference)
-    if not theirs.channel.accuracy:
+    if not theirs.header.channels[0].accuracy:
         raise DataError(
             f"The accuracy of the reference {reference.header.model} is not known.", "Calibrate it, or choose another."
         )
@@ -193,11 +167,11 @@ def reference_points(stream: Stream, reference: Stream, settle_s: float = SETTLE
     usual = float(np.median(noise[usable])) if usable.any() else 0.0
     steady = usable & (np.ptp(fifths, axis=0) <= np.maximum(STEADY * np.abs(read), 6 * usual))
     keys = _ranges(stream, begin, begin + span_s)
-    rows = theirs.channel.accuracy
+    rows = theirs.header.channels[0].accuracy
     points = tuple(
         Point(
             reading=Reading(
-                channel=mine.channel.name,
+                channel=mine.header.channels[0].name,
                 range=None if keys[k] == NO_RANGE else int(keys[k]),
                 mean=float(read[k]),
                 u=max(float(noise[k]), usual) / math.sqrt(5),
@@ -217,11 +191,11 @@ def reference_points(stream: Stream, reference: Stream, settle_s: float = SETTLE
     return points
 
 
-def _same_quantity(stream: Stream, reference: Stream) -> tuple[Only, Only]:
+def _same_quantity(stream: Stream, reference: Stream) -> tuple[View, View]:
     for mine in calibratable(stream.header):
         for theirs in calibratable(reference.header):
             if mine.quantity is theirs.quantity:
-                return Only(stream=stream, channel=mine), Only(stream=reference, channel=theirs)
+                return only(stream, mine), only(reference, theirs)
     raise UsageError(
         f"{stream.header.model} and {reference.header.model} measure no common quantity.",
         "Choose a reference that measures current or power as the meter does.",

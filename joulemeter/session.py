@@ -125,10 +125,8 @@ def narrow_enough(analysis: Analysis, target: float) -> bool:
 
 def _how_many_more(analysis: Analysis, target: float) -> str:
     used = [window for window, good in zip(analysis.windows, analysis.used, strict=True) if good]
-    values = [
-        window.window.latency_s if window.energy_j is None else window.energy_j / window.window.inferences
-        for window in used
-    ]
+    energies = [window.per_inference_j for window in used if window.per_inference_j is not None]
+    values = energies or [window.window.latency_s for window in used]
     more = needed(values, target)
     if more is None:
         return "How many more windows would do cannot be told: the values drift or are too few. Measure longer."

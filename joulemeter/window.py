@@ -70,3 +70,7 @@ class WindowEnergy:
     energy_by_range_j: Mapping[int | None, float] = field(default_factory=dict)
     dwell_by_range_s: Mapping[int | None, float] = field(default_factory=dict)
     caveats: tuple[Code, ...] = ()
+
+    @property
+    def per_inference_j(self) -> float | None:
+        return None if self.energy_j is None else self.energy_j / self.window.inferences

@@ -23,7 +23,7 @@ for _floor, _wing, _names in (
         "physics",
         "clock lines synccode codesearch codefit changepoints evidence readings shape edges stamps align "
         "kinds counters envelope integrate idle series stats lag reference calibration agreement "
-        "measurand placement uncertainty combine doubts battery analyze",
+        "measurand placement uncertainty combine doubts summary battery analyze",
     ),
     (
         2,
