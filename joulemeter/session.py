@@ -136,7 +136,8 @@ def _how_many_more(analysis: Analysis, target: float) -> str:
 def _with_missed_target(analysis: Analysis, target: float) -> Analysis:
     missed = doubt(
         Code.TARGET_NOT_REACHED,
-        f"The 95 % interval is still wider than ±{target * 100:.3g} % of the median. {_how_many_more(analysis, target)}",
+        f"The 95 % interval is still wider than ±{target * 100:.3g} % of the median. "
+        f"{_how_many_more(analysis, target)}",
     )
     caveats = (*analysis.result.caveats, missed)
     return replace(analysis, result=replace(analysis.result, caveats=caveats))
