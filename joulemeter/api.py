@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter import loading, plan, session, store, units
-from joulemeter.analyze import Analysis, Request, analyze
 from joulemeter.capture import Channel, Recording
 from joulemeter.errors import UsageError
 from joulemeter.instrument import Options
+from joulemeter.physics.analyze import Analysis, Request, analyze
 from joulemeter.result import Result
 
 if TYPE_CHECKING:

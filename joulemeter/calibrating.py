@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from joulemeter import calibrations, session, store
-from joulemeter.calibration import STABILITY, Calibration, constants_of, fit
 from joulemeter.capture import Header, Limit, Stream
 from joulemeter.conduct import stream_names
 from joulemeter.errors import UsageError
 from joulemeter.instrument import Options
+from joulemeter.physics.calibration import STABILITY, Calibration, constants_of, fit
+from joulemeter.physics.reference import SETTLE_S, Point, reference_points, resistor_points, zero_points
 from joulemeter.plan import Meter, Plan
-from joulemeter.reference import SETTLE_S, Point, reference_points, resistor_points, zero_points
 from joulemeter.units import show
 
 Progress = Callable[[str], None]

@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 
 from joulemeter import store
-from joulemeter.calibration import SCHEMA, Calibration
 from joulemeter.capture import Header
 from joulemeter.errors import AccessError, DataError
+from joulemeter.physics.calibration import SCHEMA, Calibration
 
 
 def folder() -> Path:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from joulemeter import calibrations, store
-from joulemeter.calibration import check
 from joulemeter.capture import Event
 from joulemeter.errors import IncompleteError, JouleMeterError, UsageError
 from joulemeter.pattern import default_pattern
+from joulemeter.physics.calibration import check
 from joulemeter.plan import Plan
 from joulemeter.record import Health, Recorder
 from joulemeter.serialtext import SerialText

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from joulemeter import profile, session, store
-from joulemeter.analyze import Request
-from joulemeter.battery import simple_life
 from joulemeter.instrument import Options
+from joulemeter.physics.analyze import Request
+from joulemeter.physics.battery import simple_life
 from joulemeter.plan import Meter, Plan
 from joulemeter.report.build import write as write_report
 from joulemeter.session import Outcome, Progress

@@ -11,7 +11,7 @@ import numpy as np
 from joulemeter import registry
 from joulemeter.capture import Quantity, Recording, Stream
 from joulemeter.errors import AccessError, UsageError
-from joulemeter.integrate import envelope, source_of
+from joulemeter.physics.integrate import envelope, source_of
 
 # suffix -> what writes it; each returns the number of rows or samples written
 Writer = Callable[[Recording, Path, float | None], int]

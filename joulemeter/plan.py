@@ -9,7 +9,7 @@ from typing import Any
 
 from joulemeter import registry
 from joulemeter.instrument import Options
-from joulemeter.uncertainty import Conditions
+from joulemeter.physics.uncertainty import Conditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

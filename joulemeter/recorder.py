@@ -22,10 +22,10 @@ from typing import Any
 
 from joulemeter import registry, store
 from joulemeter.capture import Header, Quantity
-from joulemeter.edges import LineScanner
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError
 from joulemeter.instrument import Driver, InstrumentModule, Options
-from joulemeter.integrate import source_of
+from joulemeter.physics.edges import LineScanner
+from joulemeter.physics.integrate import source_of
 
 # A meter that streams and then says nothing for this long has stopped.
 STALL_S = 2.0

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from joulemeter import registry, store
-from joulemeter.analyze import Analysis, Request, analyze
 from joulemeter.caveat import Code, doubt
 from joulemeter.conduct import conduct, stream_names
 from joulemeter.errors import DataError, JouleMeterError, UsageError
+from joulemeter.physics.analyze import Analysis, Request, analyze
+from joulemeter.physics.stats import needed
 from joulemeter.plan import Plan
 from joulemeter.simulation import DEFAULT_LOAD
-from joulemeter.stats import needed
 from joulemeter.synthetic import parse_load
 from joulemeter.transport.faults import parse_faults
 from joulemeter.trigger import parse_trigger

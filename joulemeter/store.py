@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from joulemeter import clock
-from joulemeter.calibration import Calibration, calibrated
 from joulemeter.capture import Anchor, Block, Event, Gap, Header, Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt
 from joulemeter.errors import AccessError, DataError, IncompleteError, UsageError
 from joulemeter.instrument import Decoder
+from joulemeter.physics import clock
+from joulemeter.physics.calibration import Calibration, calibrated
 from joulemeter.registry import instrument
 from joulemeter.result import Result
 from joulemeter.window import WindowEnergy

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from helpers import CURRENT, header
 
-from joulemeter.agreement import agree
 from joulemeter.capture import Accuracy, ArrayStream, Basis, Distribution, Gap, Limit, Timebase, Voltage
 from joulemeter.errors import DataError, UsageError
-from joulemeter.lag import find_offset, host_offset_s
+from joulemeter.physics.agreement import agree
+from joulemeter.physics.lag import find_offset, host_offset_s
 from joulemeter.synthetic import Load, Step, parse_load
 from joulemeter.window import Window
 

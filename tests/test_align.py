@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from helpers import recording, stream
 
-from joulemeter.align import align
 from joulemeter.capture import Channel, Event, Kind, Quantity, Recording
 from joulemeter.caveat import Code
-from joulemeter.edges import debounce
 from joulemeter.errors import DataError, UsageError
-from joulemeter.stamps import pair_stamps
+from joulemeter.physics.align import align
+from joulemeter.physics.edges import debounce
+from joulemeter.physics.stamps import pair_stamps
 from joulemeter.trigger import parse_trigger
 
 RATE = 1000.0
@@ -58,7 +58,7 @@ def test_windows_cut_by_the_ends_are_named() -> None:
 
 def test_edges_do_not_depend_on_block_borders() -> None:
     from joulemeter.capture import Block
-    from joulemeter.edges import LineScanner
+    from joulemeter.physics.edges import LineScanner
 
     digital = lines("..##..#.#.###...##..####..#")
     whole = LineScanner("digital", 0)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from helpers import loaded, recording, stream
 
-from joulemeter.analyze import Request, analyze
-from joulemeter.battery import simple_life
 from joulemeter.capture import Basis, Channel, Event, Gap, Recording
 from joulemeter.caveat import Code
 from joulemeter.errors import DataError, UsageError
+from joulemeter.physics.analyze import Request, analyze
+from joulemeter.physics.battery import simple_life
 from joulemeter.result import Result
 from joulemeter.synthetic import parse_load
 

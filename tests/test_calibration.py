@@ -13,9 +13,7 @@ from scipy import optimize
 from typer.testing import CliRunner
 
 from joulemeter import calibrating, calibrations, store
-from joulemeter.analyze import analyze
 from joulemeter.calibrating import CalibrationPlan
-from joulemeter.calibration import STABILITY, Calibration, Correction, apply, calibrated, check, correct, fit
 from joulemeter.capture import (
     Accuracy,
     ArrayStream,
@@ -33,8 +31,10 @@ from joulemeter.caveat import Code
 from joulemeter.cli.calibrate import app
 from joulemeter.errors import DataError, UsageError
 from joulemeter.instrument import Options
+from joulemeter.physics.analyze import analyze
+from joulemeter.physics.calibration import STABILITY, Calibration, Correction, apply, calibrated, check, correct, fit
+from joulemeter.physics.reference import Point, Reading, readings, reference_points, resistor_points, zero_points
 from joulemeter.plan import Meter
-from joulemeter.reference import Point, Reading, readings, reference_points, resistor_points, zero_points
 from joulemeter.synthetic import parse_load
 
 OHMS, VOLTS = Limit(value=0.1), Limit(value=0.0015)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from joulemeter import store
-from joulemeter.analyze import analyze
 from joulemeter.cli import COMMANDS
+from joulemeter.physics.analyze import analyze
 from joulemeter.simulation import SimulatedMeter
 
 JOULEMETER = [sys.executable, "-P", "-m", "joulemeter"]

@@ -10,7 +10,7 @@ import pytest
 
 from joulemeter.capture import Anchor, Gap, Limit
 from joulemeter.caveat import Code, Severity
-from joulemeter.clock import Jump, fit, size_gaps, steps
+from joulemeter.physics.clock import Jump, fit, size_gaps, steps
 
 RATE = 100_000.0
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from joulemeter.capture import Block, Kind, Quantity
-from joulemeter.edges import AnalogScanner, analog_channel, debounce, missing
 from joulemeter.errors import UsageError
+from joulemeter.physics.edges import AnalogScanner, analog_channel, debounce, missing
 
 Float = NDArray[np.float64]
 
@@ -92,7 +92,7 @@ def test_thinning_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     values = ramps([1000.0, 3000.0, 5000.0, 7000.0], 9000, 800.0) + rng.normal(0, 0.03, 9000)
     whole = scan(values, 1.65)
-    monkeypatch.setattr("joulemeter.edges.PENDING", 4)
+    monkeypatch.setattr("joulemeter.physics.edges.PENDING", 4)
     thinned = scan(values, 1.65, None, 50)
     assert len(whole.edges) == 4
     assert thinned.edges == pytest.approx(whole.edges, abs=1e-9)

@@ -18,13 +18,7 @@ FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
     (0, "ground", "errors units caveat capture window result synthetic pattern trigger"),
     (1, "wire", "instrument reader transport workload readers serialtext"),
-    (
-        1,
-        "physics",
-        "clock lines synccode codesearch codefit changepoints evidence readings shape edges stamps align "
-        "kinds counters envelope integrate idle series stats lag reference calibration agreement "
-        "measurand placement uncertainty combine doubts summary battery analyze",
-    ),
+    (1, "physics", "physics"),
     (
         2,
         "run",

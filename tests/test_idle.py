@@ -10,12 +10,12 @@ import pytest
 from helpers import metered
 from numpy.typing import NDArray
 
-from joulemeter import idle
 from joulemeter.capture import Kind, Quantity
 from joulemeter.caveat import Code
 from joulemeter.errors import DataError
-from joulemeter.integrate import integrate
-from joulemeter.stats import t95
+from joulemeter.physics import idle
+from joulemeter.physics.integrate import integrate
+from joulemeter.physics.stats import t95
 from joulemeter.window import Role, Window, WindowEnergy
 
 Float = NDArray[np.float64]

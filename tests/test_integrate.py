@@ -10,11 +10,11 @@ from helpers import loaded, recording, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulemeter.align import align
 from joulemeter.capture import ArrayStream, Gap, Kind, Status
 from joulemeter.caveat import Code
 from joulemeter.errors import DataError
-from joulemeter.integrate import complement, envelope, integrate
+from joulemeter.physics.align import align
+from joulemeter.physics.integrate import complement, envelope, integrate
 from joulemeter.synthetic import parse_load
 from joulemeter.trigger import parse_trigger
 from joulemeter.window import Window

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from joulemeter.capture import ArrayStream, Block, Gap, Kind, Quantity, Status
 from joulemeter.caveat import Code
 from joulemeter.errors import DataError
-from joulemeter.integrate import complement, envelope, integrate
-from joulemeter.kinds import covered_until_ns
+from joulemeter.physics.integrate import complement, envelope, integrate
+from joulemeter.physics.kinds import covered_until_ns
 from joulemeter.synthetic import parse_load
 from joulemeter.window import Window, WindowEnergy
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from joulemeter.analyze import Analysis, Request, analyze
 from joulemeter.caveat import Code
 from joulemeter.errors import DataError
 from joulemeter.loading import opened
+from joulemeter.physics.analyze import Analysis, Request, analyze
 from joulemeter.readers import eembc
 from joulemeter.registry import reader_for
 

@@ -15,10 +15,10 @@ import pytest
 
 import joulemeter as jm
 from joulemeter import recorder, store
-from joulemeter.analyze import analyze
 from joulemeter.capture import Recording
 from joulemeter.caveat import Code
 from joulemeter.instrument import Device, Options
+from joulemeter.physics.analyze import analyze
 from joulemeter.record import Recorder
 from joulemeter.registry import instrument
 from joulemeter.synthetic import parse_load

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats as reference
 
-from joulemeter import series
+from joulemeter.physics import series
 
 RNG = np.random.default_rng
 

@@ -10,12 +10,12 @@ from helpers import loaded, stream
 from numpy.typing import NDArray
 
 from joulemeter import synthetic
-from joulemeter.align import align
 from joulemeter.capture import ArrayStream, Gap
 from joulemeter.errors import DataError
-from joulemeter.integrate import integrate
 from joulemeter.loading import opened
-from joulemeter.shape import GOOD_CONFIDENCE, LEAST_CONFIDENCE, Hint, find
+from joulemeter.physics.align import align
+from joulemeter.physics.integrate import integrate
+from joulemeter.physics.shape import GOOD_CONFIDENCE, LEAST_CONFIDENCE, Hint, find
 from joulemeter.trigger import parse_trigger
 from joulemeter.window import Window
 
@@ -149,7 +149,7 @@ def test_time_goes_on_over_a_gap() -> None:
 
 def test_a_long_recording_is_thinned_and_still_placed_to_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     current, truth = pulses(rate_hz=1e5)
-    monkeypatch.setattr("joulemeter.changepoints.thinned.__defaults__", (5000,))
+    monkeypatch.setattr("joulemeter.physics.changepoints.thinned.__defaults__", (5000,))
     shape = find(meter(current, 1e5))
     assert edges(shape.spans) == pytest.approx(truth, abs=1e-5)
 

@@ -9,7 +9,7 @@ from scipy import signal
 from scipy import stats as reference
 
 from joulemeter.caveat import Code
-from joulemeter.stats import inspect, median_interval, needed, summarise, t95
+from joulemeter.physics.stats import inspect, median_interval, needed, summarise, t95
 
 
 def test_one_value_has_no_spread() -> None:

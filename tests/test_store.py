@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from joulemeter import api, store
-from joulemeter.analyze import analyze
-from joulemeter.calibration import Calibration, Correction, constants_of
 from joulemeter.capture import Header, Quantity, Stream
 from joulemeter.caveat import Code
 from joulemeter.errors import AccessError, DataError, IncompleteError, UsageError
 from joulemeter.instrument import Options
 from joulemeter.loading import opened
+from joulemeter.physics.analyze import analyze
+from joulemeter.physics.calibration import Calibration, Correction, constants_of
 from joulemeter.recorder import CHECKPOINT_SAMPLES
 from joulemeter.registry import instrument
 from joulemeter.synthetic import parse_load

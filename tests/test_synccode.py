@@ -16,7 +16,7 @@ from helpers import header
 from joulemeter.capture import ArrayStream, Channel, Event, Kind, Quantity, Timebase
 from joulemeter.errors import DataError
 from joulemeter.pattern import BUSY, CODES, END, IDLE, SOURCE, Pattern, default_pattern
-from joulemeter.synccode import locate, timebase_from_code
+from joulemeter.physics.synccode import locate, timebase_from_code
 from joulemeter.synthetic import Load, Step
 from joulemeter.workload.beacon import play
 

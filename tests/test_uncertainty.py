@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from helpers import CURRENT, header, recording, stream
 
-from joulemeter.analyze import analyze
 from joulemeter.capture import Accuracy, Basis, Channel, Distribution, Header, Kind, Limit, Quantity, Voltage
-from joulemeter.combine import combine, compare_same_meter, coverage_factor, effective_dof, evaluate, t95
-from joulemeter.placement import Edges, edge_loss_j, motion
+from joulemeter.physics.analyze import analyze
+from joulemeter.physics.combine import combine, compare_same_meter, coverage_factor, effective_dof, evaluate, t95
+from joulemeter.physics.placement import Edges, edge_loss_j, motion
+from joulemeter.physics.stats import Spread, summarise
+from joulemeter.physics.uncertainty import Conditions, at_one_volt, budget, mean_power
 from joulemeter.result import Term
-from joulemeter.stats import Spread, summarise
 from joulemeter.synthetic import parse_load
-from joulemeter.uncertainty import Conditions, at_one_volt, budget, mean_power
 from joulemeter.window import Window, WindowEnergy
 
 ROOT = Path(__file__).parent.parent

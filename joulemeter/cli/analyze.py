@@ -38,8 +38,8 @@ def analyze(
     In a run directory result.json and windows.csv are written again; nothing else is touched.
     """
     from joulemeter import loading, store
-    from joulemeter.analyze import Request
-    from joulemeter.analyze import analyze as compute
+    from joulemeter.physics.analyze import Request
+    from joulemeter.physics.analyze import analyze as compute
 
     if format_ not in text.FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(text.FORMATS)}.")

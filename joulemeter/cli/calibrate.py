@@ -13,7 +13,7 @@ from joulemeter.cli import common
 from joulemeter.cli.common import emit
 
 if TYPE_CHECKING:
-    from joulemeter.calibration import Calibration
+    from joulemeter.physics.calibration import Calibration
 
 app = common.app("Gain and offset of a meter from a known load, kept by serial number.")
 

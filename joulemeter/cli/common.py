@@ -18,8 +18,8 @@ from joulemeter import units
 from joulemeter.errors import IncompleteError, JouleMeterError
 
 if TYPE_CHECKING:
+    from joulemeter.physics.uncertainty import Conditions
     from joulemeter.plan import Meter
-    from joulemeter.uncertainty import Conditions
 
 Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -88,7 +88,7 @@ def conditions(ambient: str | None, calibrated_ago: str | None, decoupling: str 
     if ambient is None and calibrated_ago is None and decoupling is None:
         return None
     from joulemeter.errors import UsageError
-    from joulemeter.uncertainty import Conditions
+    from joulemeter.physics.uncertainty import Conditions
 
     farad, comma, ohm = (decoupling or "").partition(",")
     if decoupling and not comma:

@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """A result as one HTML file that opens offline."""
     from joulemeter import loading
-    from joulemeter.analyze import Request
+    from joulemeter.physics.analyze import Request
     from joulemeter.report.build import write
 
     request = Request(trigger=trigger, inferences_per_window=inferences_per_window, convention=convention)

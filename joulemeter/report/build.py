@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from joulemeter.analyze import Analysis, Request, analyze
 from joulemeter.capture import Quantity, Recording, Stream
-from joulemeter.edges import line_spans
 from joulemeter.errors import AccessError
-from joulemeter.integrate import envelope
+from joulemeter.physics.analyze import Analysis, Request, analyze
+from joulemeter.physics.edges import line_spans
+from joulemeter.physics.integrate import envelope
 from joulemeter.report.html import Waveform, render
 from joulemeter.store import window_rows
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter.capture import Anchor, Event, Limit, Timebase
-from joulemeter.clock import fit
 from joulemeter.errors import DataError
 from joulemeter.pattern import default_pattern
-from joulemeter.synccode import SyncFit, locate
+from joulemeter.physics.clock import fit
+from joulemeter.physics.synccode import SyncFit, locate
 from joulemeter.workload.beacon import play
 
 Float = NDArray[np.float64]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from benches import METERS, Meter, Rng
 
-from joulemeter.analyze import analyze
+from joulemeter.physics.analyze import analyze
 from joulemeter.units import show, show_duration
 
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from joulemeter.analyze import Analysis, Request, analyze
 from joulemeter.errors import JouleMeterError
 from joulemeter.loading import opened
+from joulemeter.physics.analyze import Analysis, Request, analyze
 
 HEADING = """\
 # MLPerf Tiny energy runs, recomputed

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from joulemeter.align import align
 from joulemeter.capture import ArrayStream, Channel, Header, Kind, Quantity, Stream, Timebase
 from joulemeter.errors import DataError
-from joulemeter.integrate import integrate
 from joulemeter.loading import opened
-from joulemeter.shape import LEAST_CONFIDENCE, Shape, find
+from joulemeter.physics.align import align
+from joulemeter.physics.integrate import integrate
+from joulemeter.physics.shape import LEAST_CONFIDENCE, Shape, find
 from joulemeter.trigger import parse_trigger
 from joulemeter.window import Window
 

@@ -15,13 +15,13 @@ from itertools import pairwise
 import numpy as np
 
 from joulemeter.capture import Basis, Quantity, Stream
-from joulemeter.envelope import envelope
 from joulemeter.errors import DataError, UsageError
-from joulemeter.integrate import integrate
-from joulemeter.lag import Offset, find_offset, host_offset_s
+from joulemeter.physics.envelope import envelope
+from joulemeter.physics.integrate import integrate
+from joulemeter.physics.lag import Offset, find_offset, host_offset_s
+from joulemeter.physics.stats import summarise
+from joulemeter.physics.uncertainty import budget
 from joulemeter.result import Term
-from joulemeter.stats import summarise
-from joulemeter.uncertainty import budget
 from joulemeter.units import show, show_duration
 from joulemeter.window import Role, Window, WindowEnergy
 

@@ -20,13 +20,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from joulemeter import series, units
+from joulemeter import units
 from joulemeter.capture import Stream
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import DataError
-from joulemeter.integrate import complement
-from joulemeter.kinds import source_of
-from joulemeter.stats import t95
+from joulemeter.physics import series
+from joulemeter.physics.integrate import complement
+from joulemeter.physics.kinds import source_of
+from joulemeter.physics.stats import t95
 from joulemeter.window import Window, WindowEnergy
 
 # After an edge a meter may still switch its range; so many samples are left out on both sides of a window.

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from joulemeter import shape
 from joulemeter.capture import Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import DataError, UsageError
-from joulemeter.lines import from_channel, from_line
+from joulemeter.physics import shape
+from joulemeter.physics.lines import from_channel, from_line
+from joulemeter.physics.stamps import Found, Span, begin_end, from_events, stamped
 from joulemeter.result import Sync
-from joulemeter.stamps import Found, Span, begin_end, from_events, stamped
 from joulemeter.trigger import Trigger
 from joulemeter.window import Window
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import stdev
 
 from joulemeter.capture import Header, Kind, Quantity
-from joulemeter.measurand import inferences_of
+from joulemeter.physics.measurand import inferences_of
 from joulemeter.window import WindowEnergy
 
 # Fewer windows cannot show whether the trigger moves against the sample clock.

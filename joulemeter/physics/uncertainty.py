@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulemeter.capture import Accuracy, Channel, Distribution, Header, Limit, Quantity
-from joulemeter.measurand import Measurand, Share, inferences_of
-from joulemeter.placement import Edges, edge_loss_j, edge_sensitivity_w, open_j, u_open_j
+from joulemeter.physics.measurand import Measurand, Share, inferences_of
+from joulemeter.physics.placement import Edges, edge_loss_j, edge_sensitivity_w, open_j, u_open_j
+from joulemeter.physics.stats import Spread
 from joulemeter.result import Term
-from joulemeter.stats import Spread
 from joulemeter.window import WindowEnergy
 
 # Maker's figures hold from 18 to 28 degrees Celsius; each kelvin outside adds this share of them (Keithley 2450,

@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from joulemeter import align as aligning
-from joulemeter import idle as idling
-from joulemeter import summary
-from joulemeter.agreement import agree
-from joulemeter.align import Alignment
 from joulemeter.capture import Basis, Header, Quantity, Recording, Stream, View
 from joulemeter.caveat import Caveat, Code, doubt, note
-from joulemeter.combine import evaluate
-from joulemeter.doubts import about_count, about_stream
 from joulemeter.errors import DataError, UsageError
-from joulemeter.integrate import integrate
-from joulemeter.kinds import covered_until_ns
 from joulemeter.pattern import SOURCE as SYNC_SOURCE
+from joulemeter.physics import align as aligning
+from joulemeter.physics import idle as idling
+from joulemeter.physics import summary
+from joulemeter.physics.agreement import agree
+from joulemeter.physics.align import Alignment
+from joulemeter.physics.combine import evaluate
+from joulemeter.physics.doubts import about_count, about_stream
+from joulemeter.physics.integrate import integrate
+from joulemeter.physics.kinds import covered_until_ns
+from joulemeter.physics.stats import inspect, summarise
+from joulemeter.physics.synccode import timebase_from_code
+from joulemeter.physics.uncertainty import Conditions
 from joulemeter.result import Power, Result, Summary, Term, Windows
-from joulemeter.stats import inspect, summarise
-from joulemeter.synccode import timebase_from_code
 from joulemeter.trigger import Trigger, parse_trigger
-from joulemeter.uncertainty import Conditions
 from joulemeter.units import show_duration
 from joulemeter.window import Role, Window, WindowEnergy
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from joulemeter import idle as idling
-from joulemeter.align import Alignment
 from joulemeter.capture import Basis, Header
 from joulemeter.caveat import Caveat, Code, doubt, note
-from joulemeter.combine import Combined, evaluate, with_random
 from joulemeter.errors import DataError
+from joulemeter.physics import idle as idling
+from joulemeter.physics.align import Alignment
+from joulemeter.physics.combine import Combined, evaluate, with_random
+from joulemeter.physics.stats import Spread, summarise
+from joulemeter.physics.uncertainty import Conditions
 from joulemeter.result import Efficiency, Phase, Summary, Term
-from joulemeter.stats import Spread, summarise
-from joulemeter.uncertainty import Conditions
 from joulemeter.window import Window, WindowEnergy
 
 

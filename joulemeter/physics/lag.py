@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter.capture import Stream
-from joulemeter.envelope import envelope
+from joulemeter.physics.envelope import envelope
 
 Float = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from joulemeter.codesearch import Float, Group, Place, Trace, binned, responses
 from joulemeter.errors import DataError
+from joulemeter.physics.codesearch import Float, Group, Place, Trace, binned, responses
 
 # Bins of a group, and the most rounds a fit takes.
 FINE_BINS = 2048

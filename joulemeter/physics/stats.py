@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulemeter import series
 from joulemeter.caveat import Caveat, Code, doubt, note
+from joulemeter.physics import series
 from joulemeter.units import show
 
 # Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom (any table of the t distribution).

@@ -32,7 +32,7 @@ from joulemeter.capture import (
 )
 from joulemeter.caveat import Code, note
 from joulemeter.errors import DataError, UsageError
-from joulemeter.reference import BATCHES, Float, Point
+from joulemeter.physics.reference import BATCHES, Float, Point
 
 SCHEMA = "joulemeter.calibration/1"
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from joulemeter import units
 from joulemeter.capture import Kind, Stream, Timebase
 from joulemeter.caveat import Code, doubt
-from joulemeter.edges import AnalogScanner, LineScanner, analog_channel, debounce, digital_line, missing
 from joulemeter.errors import DataError
-from joulemeter.kinds import source_of
-from joulemeter.stamps import Found, Span, pair_stamps
+from joulemeter.physics.edges import AnalogScanner, LineScanner, analog_channel, debounce, digital_line, missing
+from joulemeter.physics.kinds import source_of
+from joulemeter.physics.stamps import Found, Span, pair_stamps
 from joulemeter.trigger import Trigger
 
 # A line that is read once per sample has its edge anywhere within one interval.

@@ -10,8 +10,8 @@ from itertools import chain
 import numpy as np
 
 from joulemeter.capture import Block, Stream
-from joulemeter.counters import cutter_for
-from joulemeter.kinds import Float, Pieces, Source, as_float, source_of
+from joulemeter.physics.counters import cutter_for
+from joulemeter.physics.kinds import Float, Pieces, Source, as_float, source_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

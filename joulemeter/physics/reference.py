@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from joulemeter.capture import Channel, Header, Kind, Limit, Quantity, Status, Stream, View
 from joulemeter.errors import DataError, UsageError
-from joulemeter.lag import Trace, find_offset, host_offset_s
+from joulemeter.physics.lag import Trace, find_offset, host_offset_s
 
 # The current needs this long to settle after the supply was switched on.
 SETTLE_S = 0.2

@@ -20,11 +20,11 @@ from itertools import groupby
 import numpy as np
 
 from joulemeter.capture import Event, Kind, Limit, Quantity, Stream, Timebase
-from joulemeter.clock import CRYSTAL
-from joulemeter.codefit import Model
-from joulemeter.codesearch import Float, Group, Trace, search
 from joulemeter.errors import DataError
 from joulemeter.pattern import BUSY, END, SOURCE
+from joulemeter.physics.clock import CRYSTAL
+from joulemeter.physics.codefit import Model
+from joulemeter.physics.codesearch import Float, Group, Trace, search
 
 # From the clock's reading to the first busy instruction and back, never negative.
 ONSET_S = 10e-6

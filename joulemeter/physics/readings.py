@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from joulemeter import changepoints
-from joulemeter.changepoints import Trace
-from joulemeter.evidence import Evidence, Hint, Reading, repeatability
+from joulemeter.physics import changepoints
+from joulemeter.physics.changepoints import Trace
+from joulemeter.physics.evidence import Evidence, Hint, Reading, repeatability
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

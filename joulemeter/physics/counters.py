@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter.capture import Array, Block, Kind
-from joulemeter.kinds import Bool, Cutter, Float, Pieces, Source, as_float, forwards, joined
+from joulemeter.physics.kinds import Bool, Cutter, Float, Pieces, Source, as_float, forwards, joined
 
 # Turns must not imply more than this many times the highest power seen before.
 PLAUSIBLE = 10.0

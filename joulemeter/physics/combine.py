@@ -18,10 +18,10 @@ from itertools import pairwise
 import numpy as np
 
 from joulemeter.capture import Header
-from joulemeter.placement import Edges, edge_loss_j, motion
+from joulemeter.physics.placement import Edges, edge_loss_j, motion
+from joulemeter.physics.stats import Spread
+from joulemeter.physics.uncertainty import Conditions, budget
 from joulemeter.result import Term
-from joulemeter.stats import Spread
-from joulemeter.uncertainty import Conditions, budget
 from joulemeter.window import WindowEnergy
 
 # The two-sided 95 % point of the normal distribution.

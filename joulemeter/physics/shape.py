@@ -19,10 +19,20 @@ import numpy as np
 
 from joulemeter import units
 from joulemeter.capture import Stream
-from joulemeter.changepoints import Edge, Float, Level, Trace, located, placed, thinned
 from joulemeter.errors import DataError
-from joulemeter.evidence import SAME, Evidence, Hint, Reading, believed, chosen_of, contradicts, overlap, repeatability
-from joulemeter.readings import readings
+from joulemeter.physics.changepoints import Edge, Float, Level, Trace, located, placed, thinned
+from joulemeter.physics.evidence import (
+    SAME,
+    Evidence,
+    Hint,
+    Reading,
+    believed,
+    chosen_of,
+    contradicts,
+    overlap,
+    repeatability,
+)
+from joulemeter.physics.readings import readings
 
 __all__ = ["Evidence", "Hint", "Shape", "find"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from joulemeter.align import Alignment
 from joulemeter.capture import Basis, Quantity, Stream
 from joulemeter.caveat import Caveat, Code, doubt, note
+from joulemeter.physics.align import Alignment
 from joulemeter.result import Sync
 from joulemeter.units import show_duration
 from joulemeter.window import WindowEnergy

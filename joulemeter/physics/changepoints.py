@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from joulemeter.capture import Stream
 from joulemeter.errors import DataError
-from joulemeter.integrate import source_of
+from joulemeter.physics.integrate import source_of
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

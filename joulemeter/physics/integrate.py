@@ -18,12 +18,12 @@ import numpy as np
 
 from joulemeter.capture import Array, Block, Kind, Status, Stream
 from joulemeter.caveat import Code
-from joulemeter.counters import cutter_for
-from joulemeter.envelope import Envelope as Envelope
-from joulemeter.envelope import envelope as envelope
-from joulemeter.kinds import Cutter, Float, Line, Pieces, altered_bound, as_float
-from joulemeter.kinds import Source as Source
-from joulemeter.kinds import source_of as source_of
+from joulemeter.physics.counters import cutter_for
+from joulemeter.physics.envelope import Envelope as Envelope
+from joulemeter.physics.envelope import envelope as envelope
+from joulemeter.physics.kinds import Cutter, Float, Line, Pieces, altered_bound, as_float
+from joulemeter.physics.kinds import Source as Source
+from joulemeter.physics.kinds import source_of as source_of
 from joulemeter.window import Role, Window, WindowEnergy
 
 # A window shorter than this many samples, readings or refreshes is placed no better than its energy is large.
