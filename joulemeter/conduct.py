@@ -54,8 +54,8 @@ def conduct(
             addresses = [simulators.enter_context(meter).address for meter in simulated]
         try:
             with contextlib.ExitStack() as open_recorders:
-                _start(plan, addresses, folder, recorders, open_recorders, progress)
                 text = open_recorders.enter_context(SerialText(plan.serial)) if plan.serial else None
+                _start(plan, addresses, folder, recorders, open_recorders, progress)
                 try:
                     _run(plan, workload, recorders, text, folder, progress, enough)
                 except KeyboardInterrupt:
@@ -67,6 +67,9 @@ def conduct(
                 _forget(folder)
                 raise
             trouble = error
+        except KeyboardInterrupt:
+            _forget(folder)
+            raise
     return trouble or next((recorder.error for recorder in recorders if recorder.error), None)
 
 

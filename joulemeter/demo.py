@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from joulemeter import profile, session, store
 from joulemeter.instrument import Options
 from joulemeter.physics.analyze import Request
-from joulemeter.physics.battery import simple_life
 from joulemeter.plan import Meter, Plan
 from joulemeter.report.build import write as write_report
 from joulemeter.session import Outcome, Progress
 from joulemeter.simulated import load_text, rig_load
+from joulemeter.synthetic import Load
 
 WINDOWS = 20
 
@@ -34,31 +33,36 @@ def run(output: Path, progress: Progress, argv: tuple[str, ...] = ()) -> Outcome
         inferences_per_window=1,
         device={"name": device.profile.name, "maker": device.profile.maker, "class": device.profile.device_class},
         board_runs=_inference(rig.profile),
+        battery=_battery(rig.profile),
+        truth=_truth(load, supply_v),
         note=f"simulated load: {load.name}",
         argv=argv,
         profiles={loaded.path: loaded.sha256 for loaded in (rig, device)},
     )
     outcome = session.measure(plan, progress)
-    result = outcome.analysis.result
-    charge_c = load.pulse_charge_c(0)
-    if charge_c is not None and supply_v is not None:
-        truth = {"energy_per_inference_j": charge_c * supply_v, "latency_s": load.pulse_duration_s(0)}
-        result = replace(result, truth=truth)
-    if rig.profile.cell and rig.profile.every_s:
-        cell = profile.find(profile.Cell, rig.profile.cell).profile
-        battery, caveats = simple_life(
-            result,
-            cell=cell.name,
-            capacity_c=cell.capacity.charge_c,
-            pulse_limit_a=cell.limits.pulse_a if cell.limits else None,
-            every_s=rig.profile.every_s,
-        )
-        result = replace(result, battery=battery, caveats=(*result.caveats, *caveats))
-    analysis = replace(outcome.analysis, result=result)
-    store.write_result(outcome.folder, result, analysis.rows)
     progress("drawing the report")
-    write_report(store.open_run(outcome.folder), Request(), outcome.folder / "report.html", analysis)
-    return replace(outcome, analysis=analysis)
+    write_report(store.open_run(outcome.folder), Request(), outcome.folder / "report.html", outcome.analysis)
+    return outcome
+
+
+def _battery(rig: profile.Rig) -> dict[str, object] | None:
+    """What is asked about the rig's cell."""
+    if not rig.cell or not rig.every_s:
+        return None
+    cell = profile.find(profile.Cell, rig.cell).profile
+    return {
+        "cell": cell.name,
+        "capacity_c": float(cell.capacity.charge_c),
+        "pulse_limit_a": float(cell.limits.pulse_a) if cell.limits and cell.limits.pulse_a else None,
+        "every_s": float(rig.every_s),
+    }
+
+
+def _truth(load: Load, supply_v: float | None) -> dict[str, float] | None:
+    charge_c = load.pulse_charge_c(0)
+    if charge_c is None or supply_v is None:
+        return None
+    return {"energy_per_inference_j": charge_c * supply_v, "latency_s": load.pulse_duration_s(0)}
 
 
 def _inference(rig: profile.Rig) -> dict[str, object] | None:

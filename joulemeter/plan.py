@@ -35,10 +35,11 @@ class Plan:
     """Everything a measurement needs to know.
 
     `meters` are recorded together; the first one with the trigger's line gives the result. `phases` are further
-    triggers by name. `serial` is a port whose text lines are recorded as events, `PORT[,BAUD]`.
-    `sync_code` has the workload play a pattern of busy and idle before and after.
-    `max_alignment` is the share of a window that its edges may be off by. `board_runs` says what a board that runs by
-    itself is running. `timeout_s`: give up when no window has completed for so long.
+    triggers by name. `serial` is a port whose text lines are recorded as events, `PORT[,BAUD]`. `sync_code` has the
+    workload play a pattern of busy and idle before and after its windows. `max_alignment` is the share of a window that
+    its edges may be off by. `board_runs` says what a board that runs by itself is running. `battery` are the arguments
+    of physics.battery.simple_life, `truth` the closed form of a simulated load. `timeout_s`: give up when no window has
+    completed for so long.
     """
 
     meters: tuple[Meter, ...]
@@ -67,5 +68,7 @@ class Plan:
     note: str | None = None
     device: Mapping[str, Any] | None = None
     board_runs: Mapping[str, Any] | None = None
+    battery: Mapping[str, Any] | None = None
+    truth: Mapping[str, float] | None = None
     argv: tuple[str, ...] = ()
     profiles: Mapping[str, str] = field(default_factory=dict)

@@ -161,6 +161,8 @@ def _meta(plan: Plan, workload: Mapping[str, Any] | None) -> dict[str, Any]:
         "inferences_per_window": plan.inferences_per_window or (1 if plan.workload else None),
         "device": plan.device,
         "workload": workload,
+        "battery": plan.battery,
+        "truth": plan.truth,
         "simulated": plan.simulate,
         "note": plan.note,
         "provenance": {

@@ -135,13 +135,20 @@ class StreamWriter:
 
 
 def append_events(folder: Path, events: Sequence[Event]) -> None:
+    """Raises IncompleteError when they cannot be written."""
     import msgspec
 
-    lines = Lines(folder / EVENTS)
     try:
-        lines.write(b"".join(msgspec.json.encode(event) + b"\n" for event in events))
-    finally:
-        lines.close()
+        lines = Lines(folder / EVENTS)
+        try:
+            lines.write(b"".join(msgspec.json.encode(event) + b"\n" for event in events))
+        finally:
+            lines.close()
+    except OSError as error:
+        raise IncompleteError(
+            f"Stamps could not be written to {folder} ({error.strerror or error}).",
+            "Free space or choose another --output; what was written is kept.",
+        ) from error
 
 
 WINDOW_COLUMNS = (

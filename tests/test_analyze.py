@@ -324,3 +324,39 @@ def test_a_sync_code_relates_the_clocks() -> None:
     blind = replace(made, events=tuple(event for event in events if event.source == "host"))
     with pytest.raises(DataError, match="cannot be placed"):
         analyze(blind)
+
+
+def test_a_simulator_is_named_wherever_it_took_part() -> None:
+    load = parse_load("1mA/10ms,5mA/5ms/d0/d1,9mA/20ms/d0,1mA/40ms")
+    real = loaded(load, 2.0, RATE)
+    fake = replace(real, name="other", header=replace(real.header, simulated=True))
+    alone = analyze(recording(fake), Request(phases={"pre": "d1"})).result
+    assert alone.latency_s.basis is Basis.SIMULATED
+    assert alone.phases["pre"].duration_s.basis is Basis.SIMULATED
+    assert alone.phases["pre"].energy_j.basis is Basis.SIMULATED
+    both = Recording(name="x", streams=(real, fake), trigger="d0", meta={"inferences_per_window": 1})
+    result = analyze(both).result
+    assert result.simulated
+    assert Code.SIMULATED in codes(result)
+    assert result.agreement is not None
+    assert not analyze(recording(real)).result.simulated
+
+
+def test_a_clock_relation_of_unknown_quality_places_nothing() -> None:
+    one = loaded(LOAD, 1.0, RATE)
+    timed = replace(one, timebase=replace(one.timebase, monotonic_ns=0, u_host_s=None))
+    events = (
+        Event(label="begin", source="host", monotonic_ns=10**8),
+        Event(label="end", source="host", monotonic_ns=9 * 10**8),
+    )
+    made = Recording(name="x", streams=(timed,), trigger="host", events=events, meta={"inferences_per_window": 1})
+    with pytest.raises(DataError, match="is not known, so host stamps cannot be placed"):
+        analyze(made)
+
+
+def test_an_idle_of_nothing_is_zero_and_known() -> None:
+    lines = parse_load("0A/30ms,8mA/20ms/d0,0A/50ms").lines(0, 100_000, RATE)
+    result = analyze(recording(stream(np.where(lines, 8e-3, 0.0), lines, RATE))).result
+    assert result.power_w.idle == 0.0
+    assert result.net_energy_per_inference_j is not None
+    assert result.net_energy_per_inference_j.median == pytest.approx(result.energy_per_inference_j.median)

@@ -178,6 +178,10 @@ def test_demo_numbers_are_right(tmp_path: Path) -> None:
     run = only_run(tmp_path)
     assert {path.name for path in run.iterdir()} == {"run.json", "ppk2", "result.json", "windows.csv", "report.html"}
     assert len((run / "windows.csv").read_text().splitlines()) == result["windows"]["used"] + 1
+    # Battery and closed form belong to the run, so they are there again when it is analysed again.
+    (run / "result.json").unlink()
+    again = joulemeter("analyze", run, "--json")
+    assert json.loads(again.out) == result
 
 
 def test_record_then_analyze(meter: str, tmp_path: Path) -> None:

@@ -293,3 +293,8 @@ def test_a_calibration_that_no_longer_fits_is_not_used_and_said(
     result = analyze(store.open_run(copy)).result
     told = [caveat.text for caveat in result.caveats if caveat.code is Code.CALIBRATED]
     assert "have changed since" in told[0]
+
+
+def test_stamps_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match=r"Stamps could not be written.*--output"):
+        store.append_events(tmp_path / "absent", [])

@@ -192,7 +192,7 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
     try:
         yield shown
     except KeyboardInterrupt:
-        raise IncompleteError("Interrupted.", "Nothing was being recorded.") from None
+        raise IncompleteError("Interrupted.", "What had been recorded, if anything, is kept.") from None
     finally:
         shown.done()
 

@@ -112,7 +112,13 @@ def _u_edge_s(u_stamp_s: float, clock: Timebase | None, span: Span) -> float:
     if clock is None:
         return u_stamp_s
     edges = (clock.u_host_at(span.start_ns), clock.u_host_at(span.stop_ns))
-    return math.hypot(u_stamp_s, max(edge or 0.0 for edge in edges))
+    known = [edge for edge in edges if edge is not None]
+    if not known:
+        raise DataError(
+            "How well the meter's time is related to the host's clock is not known, so host stamps cannot be placed.",
+            "Use a digital trigger, or record again.",
+        )
+    return math.hypot(u_stamp_s, max(known))
 
 
 def _from_shape(stream: Stream, trigger: Trigger) -> tuple[Found, str, float]:

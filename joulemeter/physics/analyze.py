@@ -18,6 +18,7 @@ from joulemeter.physics import idle as idling
 from joulemeter.physics import summary
 from joulemeter.physics.agreement import agree
 from joulemeter.physics.align import Alignment
+from joulemeter.physics.battery import simple_life
 from joulemeter.physics.combine import evaluate
 from joulemeter.physics.doubts import about_count, about_stream
 from joulemeter.physics.integrate import integrate
@@ -247,10 +248,10 @@ def _with_energy(
             )
         )
     timed_by_host = alignment.sync.grade == "host-marker"
-    latency = summary.of_latency(
-        [window.window for window in kept],
-        Basis.SIMULATED if header.simulated and not timed_by_host else Basis.MEASURED,
-    )
+    time_basis = Basis.SIMULATED if header.simulated and not timed_by_host else Basis.MEASURED
+    latency = summary.of_latency([window.window for window in kept], time_basis)
+    # Any simulator that took part counts, also as the second meter.
+    simulated = any(one.header.simulated for one in recording.streams) or bool(recording.meta.get("simulated"))
     agreement, differ = _agreement(recording, stream, [window.window for window in kept])
     caveats += differ
     charges = [window.charge_c / window.window.inferences for window in kept if window.charge_c is not None]
@@ -264,7 +265,7 @@ def _with_energy(
     )
     result = Result(
         **_about(recording),
-        simulated=header.simulated or bool(recording.meta.get("simulated")),
+        simulated=simulated,
         instrument={
             "key": header.instrument,
             "model": header.model,
@@ -289,13 +290,14 @@ def _with_energy(
         efficiency=summary.efficiency(energy, latency),
         sync=alignment.sync,
         phases={
-            name: summary.of_phase(found, sum(window.window.inferences for window in kept), basis)
+            name: summary.of_phase(found, sum(window.window.inferences for window in kept), basis, time_basis)
             for name, found in phases.items()
         },
         uncertainty=terms,
         agreement=agreement,
-        caveats=_ordered(caveats, header.simulated),
+        caveats=_ordered(caveats, simulated),
     )
+    result = _with_battery(result, recording)
     return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment, phases=phases)
 
 
@@ -330,9 +332,19 @@ def _baseline(recording: Recording, stream: Stream) -> list[Window]:
 
 def _mean_power(windows: Sequence[WindowEnergy]) -> float | None:
     """Time-weighted mean power of windows that were seen in full or in part; None if there are none."""
-    seen = [(w.energy_j, w.energy_j / w.mean_power_w) for w in windows if w.energy_j is not None and w.mean_power_w]
+    seen = [(w.energy_j, math.fsum(w.dwell_by_range_s.values())) for w in windows if w.energy_j is not None]
     total_s = math.fsum(span for _, span in seen)
     return math.fsum(energy for energy, _ in seen) / total_s if total_s else None
+
+
+def _with_battery(result: Result, recording: Recording) -> Result:
+    """Battery life where the run says for which cell and how often, and the closed form of a simulated load."""
+    result = replace(result, truth=recording.meta.get("truth"))
+    asked = recording.meta.get("battery")
+    if not asked:
+        return result
+    battery, caveats = simple_life(result, **asked)
+    return replace(result, battery=battery, caveats=(*result.caveats, *caveats))
 
 
 def _agreement(

@@ -16,13 +16,13 @@ from joulemeter.result import Efficiency, Phase, Summary, Term
 from joulemeter.window import Window, WindowEnergy
 
 
-def of_phase(windows: Sequence[WindowEnergy], inferences: int, basis: Basis) -> Phase:
+def of_phase(windows: Sequence[WindowEnergy], inferences: int, basis: Basis, time_basis: Basis) -> Phase:
     whole = [window for window in windows if not window.missing_s]
     energies = [window.energy_j for window in whole if window.energy_j is not None]
     return Phase(
         windows=len(whole),
         energy_j=of(summarise(energies), basis, None) if energies else Summary(reason="energy is unavailable"),
-        duration_s=of_latency([window.window for window in whole], Basis.MEASURED) if whole else Summary(),
+        duration_s=of_latency([window.window for window in whole], time_basis) if whole else Summary(),
         per_inference=len(whole) / inferences if inferences else None,
     )
 
