@@ -1,9 +1,10 @@
-"""Lines that the device prints, stamped as they begin to arrive."""
+"""Lines that the device prints, stamped as they arrive."""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -18,51 +19,77 @@ POLL_S = 0.001
 LATENCY_S = 0.016
 MAX_LINE = 4096
 BITS_PER_BYTE = 10
+# Of a stamp: polling and the adaptor's latency, rectangular.
+U_STAMP_S = (POLL_S + LATENCY_S) / 12**0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """`began_ns` and `ended_ns`: the monotonic clock when its first bytes went over the wire, and its last."""
+
+    text: str
+    began_ns: int
+    ended_ns: int
+
+    def event(self) -> Event:
+        return Event(label=self.text, source="serial", monotonic_ns=self.began_ns, u_s=U_STAMP_S)
+
+
+class LineSplitter:
+    """Bytes to lines. A stamp is the clock when the bytes were seen, less the time they took on the wire."""
+
+    def __init__(self, baud: int) -> None:
+        self._ns_per_byte = BITS_PER_BYTE / baud * 1e9
+        self._part = b""
+        self._began_ns = 0
+
+    def feed(self, raw: bytes, now_ns: int) -> list[Line]:
+        lines: list[Line] = []
+        left = len(raw)
+        for piece in raw.splitlines(keepends=True):
+            if not self._part:
+                self._began_ns = now_ns - round(left * self._ns_per_byte)
+            left -= len(piece)
+            self._part += piece
+            if self._part.endswith((b"\n", b"\r")) or len(self._part) > MAX_LINE:
+                lines += self.finish(now_ns - round(left * self._ns_per_byte))
+        return lines
+
+    def finish(self, now_ns: int) -> list[Line]:
+        """The line that is still open, if there is one."""
+        text = self._part.decode("utf-8", errors="replace").strip()
+        self._part = b""
+        return [Line(text=text, began_ns=self._began_ns, ended_ns=now_ns)] if text else []
 
 
 class SerialText:
-    """Reads `PORT[,BAUD]` in a thread and turns each line into an Event of source "serial".
-
-    A stamp is the host's monotonic clock when the line's first bytes were seen, less the time they took on the wire;
-    `u_s` covers polling and the adaptor's latency as a rectangular term.
-    """
+    """Reads `PORT[,BAUD]` in a thread and turns each line into an Event of source "serial"."""
 
     def __init__(self, port: str) -> None:
         """Raises UsageError, NotFoundError, AccessError."""
-        address, _, baud = port.partition(",")
-        if baud and not baud.isdigit():
-            raise UsageError(f"{baud!r} is not a baud rate.", "Write PORT or PORT,BAUD, such as /dev/ttyACM0,115200.")
-        self._baud = int(baud) if baud else DEFAULT_BAUD
-        self._link: Link = connect(address, self._baud)
+        address, baud = parse_port(port)
+        self._splitter = LineSplitter(baud)
+        self._link: Link = connect(address, baud)
         self._events: list[Event] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def _listen(self) -> None:
-        line, began_ns = b"", 0
         try:
             while not self._ended.is_set():
                 raw = self._link.read(POLL_S)
-                now_ns = time.monotonic_ns()
-                for piece in raw.splitlines(keepends=True):
-                    if not line:
-                        # The bytes that came in this batch were on the wire before now.
-                        began_ns = now_ns - round(len(raw) * BITS_PER_BYTE / self._baud * 1e9)
-                    line += piece
-                    if line.endswith((b"\n", b"\r")) or len(line) > MAX_LINE:
-                        self._keep(line, began_ns)
-                        line = b""
+                self._keep(self._splitter.feed(raw, time.monotonic_ns()))
         except JouleMeterError:
             # The text has ended; the meters go on, and the windows it marked so far count.
-            self._keep(b"(the serial port was lost)", time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            lost = Line(text="(the serial port was lost)", began_ns=now_ns, ended_ns=now_ns)
+            self._keep([*self._splitter.finish(now_ns), lost])
 
-    def _keep(self, line: bytes, began_ns: int) -> None:
-        text = line.decode("utf-8", errors="replace").strip()
-        if text:
-            event = Event(label=text, source="serial", monotonic_ns=began_ns, u_s=(POLL_S + LATENCY_S) / 12**0.5)
+    def _keep(self, lines: list[Line]) -> None:
+        if lines:
             with self._lock:
-                self._events.append(event)
+                self._events += [line.event() for line in lines]
 
     def take(self) -> list[Event]:
         """The lines since the last call, in order."""
@@ -80,3 +107,11 @@ class SerialText:
         self._ended.set()
         self._thread.join(2)
         self._link.close()
+
+
+def parse_port(text: str, baud: int = DEFAULT_BAUD) -> tuple[str, int]:
+    """`PORT[,BAUD]` as address and baud rate. Raises UsageError."""
+    address, _, rate = text.partition(",")
+    if rate and (not rate.isdigit() or int(rate) == 0):
+        raise UsageError(f"{rate!r} is not a baud rate.", "Write PORT or PORT,BAUD, such as /dev/ttyACM0,115200.")
+    return address, int(rate) if rate else baud

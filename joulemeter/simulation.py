@@ -1,4 +1,4 @@
-"""A simulated instrument in a process of its own: what `--simulate` starts and what `joulemeter simulate` serves."""
+"""Simulated meters and boards in a process of their own: what `--simulate` starts and `joulemeter simulate` serves."""
 
 from __future__ import annotations
 
@@ -6,21 +6,33 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from joulemeter import registry, units
 from joulemeter.errors import IncompleteError, UsageError
-from joulemeter.instrument import Options
-from joulemeter.synthetic import Load, parse_load
+from joulemeter.instrument import Device, Options
+from joulemeter.synthetic import Draw, Load, parse_load
 from joulemeter.transport.faults import FaultyDevice, parse_faults
-from joulemeter.transport.serve import serve_pty, serve_tcp
+from joulemeter.transport.serve import serve_ptys, serve_tcp
+from joulemeter.workload import SimulatedBoard
 
 START_S = 20.0
 
 # Drawn when nobody names a load: an inference of 20 ms every 100 ms, then a doze.
 DEFAULT_LOAD = "8mA/20ms/d0,250uA/80ms"
+# What the line with the board's address begins with, where a board is served beside a meter.
+BOARD = "board: "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """A simulated board: the kind of workload that talks to it, and what that kind's `simulate` is given."""
+
+    kind: str
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe(load: Load, supply_v: float | None) -> list[str]:
@@ -38,7 +50,7 @@ def describe(load: Load, supply_v: float | None) -> list[str]:
 
 
 def serve(
-    key: str,
+    key: str | None,
     *,
     load: str | None,
     faults: str | None,
@@ -48,34 +60,71 @@ def serve(
     fast: bool,
     announce: Callable[[str], None],
     stopped: Callable[[], bool],
+    board: Board | None = None,
 ) -> None:
-    """Serve a simulated instrument until stopped. The first line announced is its address, the load follows."""
-    module = registry.instrument(key)
-    drawn = parse_load(load or DEFAULT_LOAD)
-    device = FaultyDevice(module.simulate(drawn, Options(settings=settings)), parse_faults(faults or ""))
+    """Serve a simulated meter, a board, or a meter that sees the board's current and lines, until stopped.
 
-    def introduce(address: str) -> None:
-        announce(address)
+    The first line announced is the meter's address (the board's where there is no meter); the board's and the load
+    follow. Raises NotFoundError, UsageError.
+    """
+    drawn = parse_load(load or DEFAULT_LOAD)
+    seen: Draw = drawn
+    devices: list[Device] = []
+    if board is not None:
+        simulated = simulated_board(board, drawn)
+        seen = simulated.timeline
+        devices.append(simulated.device)
+    if key is not None:
+        module = registry.instrument(key)
+        meter = module.simulate(seen, Options(settings=settings))
+        devices.append(FaultyDevice(meter, parse_faults(faults or "")))
+
+    def introduce(addresses: Sequence[str]) -> None:
+        announce(addresses[-1])
+        if len(addresses) > 1:
+            announce(f"{BOARD}{addresses[0]}")
         for line in describe(drawn, supply_v):
             announce(line)
 
     if tcp is None:
-        serve_pty(device, introduce, stopped, paced=not fast)
+        serve_ptys(devices, introduce, stopped, paced=not fast)
         return
+    if len(devices) > 1:
+        raise UsageError("A meter and a board need two ports.", "Use --pty.")
     host, _, port = tcp.rpartition(":")
     if not port.isdigit() or int(port) > 65535:
         raise UsageError(f"{tcp!r} is not a TCP port.", "Write PORT or HOST:PORT; port 0 picks a free one.")
-    serve_tcp(device, (host or "127.0.0.1", int(port)), introduce, stopped, paced=not fast)
+    serve_tcp(
+        devices[0],
+        (host or "127.0.0.1", int(port)),
+        lambda address: introduce([address]),
+        stopped,
+        paced=not fast,
+    )
+
+
+def simulated_board(board: Board, load: Load) -> SimulatedBoard:
+    """Raises UsageError for a kind of workload that runs on no board."""
+    simulate = getattr(registry.workload(board.kind), "simulate", None)
+    if simulate is None:
+        raise UsageError(f"A {board.kind} workload has no simulated board.", "It runs on a real one, or on this host.")
+    made: SimulatedBoard = simulate(load, board.options)
+    return made
 
 
 class SimulatedMeter:
-    """A `joulemeter simulate` of our own, ended with this process."""
+    """A `joulemeter simulate` of our own, ended with this process. `board` is its board's address, where it has one."""
 
-    def __init__(self, key: str, *, load: str | None = None, faults: str | None = None) -> None:
+    def __init__(
+        self, key: str, *, load: str | None = None, faults: str | None = None, board: Board | None = None
+    ) -> None:
         command = [sys.executable, "-P", "-m", "joulemeter", "simulate", key, "--until-eof"]
         command += ["--pty"] if os.name == "posix" else ["--tcp", "127.0.0.1:0"]
         command += ["--load", load] if load else []
         command += ["--faults", faults] if faults else []
+        if board is not None:
+            command += ["--board", board.kind]
+            command += [word for name, value in board.options.items() for word in ("--board-set", f"{name}={value}")]
         # A group of its own, so that Ctrl-C does not unplug the meter while the recording is being ended.
         self._process = subprocess.Popen(
             command,
@@ -86,20 +135,27 @@ class SimulatedMeter:
             start_new_session=True,
         )
         self.address = ""
+        self.board = ""
+        self._has_board = board is not None
 
     def __enter__(self) -> Self:
-        first: list[str] = []
+        self.address = self._line()
+        if self._has_board:
+            self.board = self._line().removeprefix(BOARD)
+        return self
+
+    def _line(self) -> str:
+        got: list[str] = []
         pipe = self._process.stdout
         if pipe is not None:
-            waiter = threading.Thread(target=lambda: first.append(pipe.readline().strip()), daemon=True)
+            waiter = threading.Thread(target=lambda: got.append(pipe.readline().strip()), daemon=True)
             waiter.start()
             waiter.join(START_S)
-        if not first or not first[0]:
+        if not got or not got[0]:
             self._process.kill()
             _, said = self._process.communicate()
             raise IncompleteError("The simulated meter did not start.", said.strip() or "It said nothing.")
-        self.address = first[0]
-        return self
+        return got[0]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

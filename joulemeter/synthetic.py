@@ -9,12 +9,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter import units
 from joulemeter.errors import UsageError
+
+
+class Draw(Protocol):
+    """What a simulated meter draws from. Sample indices count from the start of the stream."""
+
+    @property
+    def name(self) -> str: ...
+
+    def from_time(self, start_s: float) -> Draw:
+        """As a stream sees it that begins at `start_s`, seconds of the simulated meter's clock."""
+        ...
+
+    def powered(self, on: bool, now_s: float) -> None:
+        """The meter has switched the board's supply on or off."""
+        ...
+
+    def mean_current_a(self, first: int, count: int, rate_hz: float) -> NDArray[np.float64]: ...
+    def lines(self, first: int, count: int, rate_hz: float) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +53,14 @@ class Load:
     lead_s: float = 0.0
     lead_a: float = 0.0
     name: str = "load"
+
+    def from_time(self, start_s: float) -> Load:
+        """Itself: its cycle begins with each stream."""
+        del start_s
+        return self
+
+    def powered(self, on: bool, now_s: float) -> None:
+        """Nothing: it has no state."""
 
     @cached_property
     def period_s(self) -> float:

@@ -19,15 +19,16 @@ FORMS = {
     "above": "the same, of higher power than around them",
     "below": "the same, of lower power than around them",
 }
+STAMPED = ("host", "serial", "stdout")
 LINE_FORMS = ("high", "low", "rising", "falling", "falling-pairs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """`source` is a line's or channel's name, "host", "serial", "events" or "shape"; `form` one of FORMS.
+    """`source` is a line's or channel's name, "host", "serial", "stdout", "events" or "shape"; `form` one of FORMS.
 
-    `level` is the threshold of a channel in its own unit, `words` the texts that begin and end a window in the
-    device's output.
+    A part of the host's inference has the source "host:NAME". `level` is the threshold of a channel in its own unit,
+    `words` the texts that begin and end a window in the device's or the program's output.
     """
 
     source: str
@@ -39,16 +40,22 @@ class Trigger:
     def digital(self) -> bool:
         return self.level is None and self.form in LINE_FORMS
 
+    @property
+    def stamped(self) -> bool:
+        """Whether it is found in stamps of the host's clock."""
+        return self.source.partition(":")[0] in STAMPED
+
     def __str__(self) -> str:
         at = "" if self.level is None else f"@{self.level:g}V"
         form = f":{','.join(self.words)}" if self.words else f":{self.form}"
         return f"{self.source}{at}{'' if form in (':high', ':pairs', ':steps') else form}"
 
 
-_SYNTAX = re.compile(r"(d\d+|c\d+@[^:]+|host|serial|events|shape)(?::(.+))?")
+_SYNTAX = re.compile(r"(d\d+|c\d+@[^:]+|host|serial|stdout|events|shape)(?::(.+))?")
 _FORMS = {
     "host": ("pairs",),
     "serial": ("pairs",),
+    "stdout": ("pairs",),
     "events": ("pairs", "falling-pairs"),
     "shape": ("steps", "above", "below"),
 }
@@ -60,14 +67,16 @@ def parse_trigger(text: str) -> Trigger:
     if match is None:
         raise UsageError(
             f"{text!r} is not a trigger.",
-            "Triggers are d0, d0:low, d0:rising, d0:falling-pairs, c1@1.65V, host, serial, events and shape.",
+            "Triggers are d0, d0:low, d0:rising, d0:falling-pairs, c1@1.65V, host, serial, stdout, events and shape.",
         )
     source, form = match[1], match[2]
-    if source == "serial" and form is not None:
+    if source == "host" and form not in (None, "pairs"):
+        return Trigger(source=f"host:{form}", form="pairs")
+    if source in ("serial", "stdout") and form is not None:
         begin, comma, end = form.partition(",")
         if not comma or not begin or not end:
             raise UsageError(
-                f"{text!r} does not name two texts.", "Write serial:BEGIN,END with the words of both lines."
+                f"{text!r} does not name two texts.", f"Write {source}:BEGIN,END with the words of both lines."
             )
         return Trigger(source=source, form="pairs", words=(begin, end))
     allowed = _FORMS.get(source, LINE_FORMS)

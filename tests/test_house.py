@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Imports go down only; "wire" and "physics" stand on the same floor and do not know each other.
 FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
-    (0, "ground", "errors units caveat capture window result synthetic pattern trigger"),
+    (0, "ground", "errors units caveat capture window result synthetic timeline pattern trigger"),
     (1, "wire", "instrument reader transport workload readers serialtext"),
     (1, "physics", "physics"),
     (

@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from joulemeter.errors import MissingExtraError, UsageError
-from joulemeter.workload import Spec, cpu_governor, cpu_model, parse, stamp, tflite
+from joulemeter.workload import Spec, cpu_governor, cpu_model, parse, tflite
+from joulemeter.workload.stamping import stamp
 
 MODELS = Path(__file__).parents[2] / "shared" / "data" / "models"
 REFERENCE = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from joulemeter.capture import Header
 from joulemeter.instrument import Info, Options, UsbId, Verified
-from joulemeter.synthetic import Load
+from joulemeter.synthetic import Draw
 
 from . import channels, settings, wire
 
@@ -60,7 +60,7 @@ def decoder(header: Header) -> Decoder:
     return decode.Ppk2Decoder(header)
 
 
-def simulate(load: Load, options: Options) -> Device:
+def simulate(load: Draw, options: Options) -> Device:
     from . import simulator
 
     return simulator.Ppk2Simulator(load, options)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter.instrument import Options
-from joulemeter.synthetic import Load
+from joulemeter.synthetic import Draw
 
 from . import settings
 
@@ -41,7 +41,7 @@ AMMETER, SOURCE = 1, 2
 
 
 class Ppk2Simulator:
-    def __init__(self, load: Load, options: Options) -> None:
+    def __init__(self, load: Draw, options: Options) -> None:
         """`options.declared_v` is the board's own supply in ammeter mode, 3.0 V if it is not given."""
         self._load = load
         self._noise = NOISE_CODES if settings.chosen(options)["noise"] == "on" else 0.0
@@ -50,11 +50,21 @@ class Ppk2Simulator:
         self._inbox = bytearray()
         self._outbox = bytearray()
         self._now_s = 0.0
+        self._drawn: Draw = load
+        self._supplied: bool | None = None
         self._reset()
 
     def _reset(self) -> None:
         self._mode, self._power, self._millivolts = AMMETER, False, 3000
         self._streaming = False
+        self._tell_board()
+
+    def _tell_board(self) -> None:
+        """The board has its own supply in ammeter mode, and the meter's in source mode."""
+        supplied = self._mode == AMMETER or (self._mode == SOURCE and self._power)
+        if supplied != self._supplied:
+            self._supplied = supplied
+            self._load.powered(supplied, self._now_s)
 
     def receive(self, data: bytes) -> None:
         """Commands, in whatever pieces they come; bytes that are none are ignored."""
@@ -71,15 +81,18 @@ class Ppk2Simulator:
         match command:
             case 0x06:
                 self._streaming, self._start_s, self._sent, self._range = True, self._now_s, 0, 0
+                self._drawn = self._load.from_time(self._now_s)
                 self._random = np.random.default_rng(20)
             case 0x07:
                 self._streaming = False
             case 0x0C:
                 self._power = arguments[0] == 1
+                self._tell_board()
             case 0x0D:
                 self._millivolts = int.from_bytes(arguments, "big")
             case 0x11:
                 self._mode = arguments[0]
+                self._tell_board()
             case 0x19:
                 self._outbox += self._metadata().encode()
             case 0x20:
@@ -112,9 +125,9 @@ class Ppk2Simulator:
     def _samples(self, count: int) -> bytes:
         first, self._sent = self._sent, self._sent + count
         current_a, lines = np.zeros(count), np.zeros(count, np.uint8)
-        if self._mode == AMMETER or (self._mode == SOURCE and self._power):
-            current_a = self._load.mean_current_a(first, count, RATE_HZ)
-            lines = self._load.lines(first, count, RATE_HZ)
+        if self._supplied:
+            current_a = self._drawn.mean_current_a(first, count, RATE_HZ)
+            lines = self._drawn.lines(first, count, RATE_HZ)
         ranges = self._choose_ranges(current_a)
         volts = self._board_v if self._mode == AMMETER else self._millivolts / 1000
         codes = _codes(current_a, ranges, volts) + self._noise * self._random.standard_normal(count)

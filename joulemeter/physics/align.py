@@ -16,6 +16,7 @@ from joulemeter.capture import Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import DataError, UsageError
 from joulemeter.physics import shape
+from joulemeter.physics.gate import Expected, expect
 from joulemeter.physics.lines import from_channel, from_line
 from joulemeter.physics.stamps import Found, Span, begin_end, from_events, stamped
 from joulemeter.result import Sync
@@ -32,10 +33,13 @@ RARE_SHARE = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alignment:
+    """`counted`: whether the trigger itself told how many inferences each window holds."""
+
     windows: tuple[Window, ...]
     rejected: dict[str, int]
     sync: Sync
     caveats: tuple[Caveat, ...] = field(default=())
+    counted: bool = True
 
 
 def align(
@@ -70,6 +74,7 @@ def align(
         windows=windows,
         rejected=found.rejected,
         caveats=(*found.caveats, *_odd(windows)),
+        counted=all(span.inferences for span in found.spans),
         sync=Sync(
             grade=grade,
             trigger=str(trigger),
@@ -88,7 +93,7 @@ def _find(
     recording: Recording, stream: Stream | None, trigger: Trigger, convention: str, debounce_s: float | None
 ) -> tuple[Found, str, float]:
     """Spans, grade, and the standard uncertainty of an edge in seconds."""
-    if trigger.source in ("host", "serial"):
+    if trigger.stamped:
         events = stamped(recording, stream, trigger)
         spans, caveats = begin_end(events, trigger)
         u_stamp_s = max((event.u_s or 0.0 for _, _, event in events), default=0.0)
@@ -103,8 +108,19 @@ def _find(
         )
     if trigger.source == "shape":
         return _from_shape(stream, trigger)
-    found, u_samples = (from_line if trigger.digital else from_channel)(stream, trigger, debounce_s)
+    read = from_line if trigger.digital else from_channel
+    found, u_samples = read(stream, trigger, debounce_s, _expected(recording, stream))
     return found, "in-band", u_samples / stream.timebase.rate_hz
+
+
+def _expected(recording: Recording, stream: Stream) -> Expected | None:
+    """The windows that the host asked the workload for, where it stamped them."""
+    host = Trigger(source="host", form="pairs")
+    if stream.timebase.monotonic_ns is None or not any(event.source == "host" for event in recording.events):
+        return None
+    events = stamped(recording, stream, host)
+    spans, _ = begin_end(events, host)
+    return expect(stream, spans, max((event.u_s or 0.0 for _, _, event in events), default=0.0))
 
 
 def _u_edge_s(u_stamp_s: float, clock: Timebase | None, span: Span) -> float:

@@ -81,9 +81,9 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
     stream = _main_stream(recording, trigger)
     if request.convention == "eembc" and trigger.form not in ("falling-pairs", "pairs"):
         raise UsageError("The convention 'eembc' needs EEMBC stamps.", "Use --trigger events:falling-pairs.")
-    per_window, caveats = _inferences_per_window(recording, request)
+    per_window = _inferences_per_window(recording, request)
     clocked_by = None
-    if stream is not None and trigger.source in ("host", "serial"):
+    if stream is not None and trigger.stamped:
         stream, clocked_by = _by_sync_code(recording, stream)
     alignment = aligning.align(
         recording,
@@ -99,13 +99,13 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
             "Record longer, or check what the trigger line does.",
         )
     alignment = replace(alignment, sync=replace(alignment.sync, clock=clocked_by))
-    caveats += [*recording.caveats, *alignment.caveats]
+    caveats = [*_about_count(per_window, alignment), *recording.caveats, *alignment.caveats]
     if stream is None:
         return _timing_only(recording, alignment, caveats)
     _refuse_loose_edges(alignment, MAX_ALIGNMENT if request.max_alignment is None else request.max_alignment)
-    asked = recording.meta.get("phases") if request.phases is None else request.phases
     phases = {
-        name: _phase(recording, stream, name, parse_trigger(text), request) for name, text in (asked or {}).items()
+        name: _phase(recording, stream, name, parse_trigger(text), request)
+        for name, text in _phases(recording, request).items()
     }
     told = recording.meta.get("conditions")
     conditions = request.conditions or (Conditions(**told) if told else None)
@@ -140,6 +140,13 @@ def _refuse_loose_edges(alignment: Alignment, share: float) -> None:
         )
 
 
+def _phases(recording: Recording, request: Request) -> dict[str, str]:
+    """Triggers by name: those asked for, and the parts that the host stamped on its own."""
+    asked = recording.meta.get("phases") if request.phases is None else request.phases
+    stamped = {event.source for event in recording.events if event.source.startswith("host:")}
+    return {source.removeprefix("host:"): source for source in sorted(stamped)} | dict(asked or {})
+
+
 def _phase(
     recording: Recording, stream: Stream, name: str, trigger: Trigger, request: Request
 ) -> tuple[WindowEnergy, ...]:
@@ -171,13 +178,18 @@ def _trigger(recording: Recording, request: Request) -> Trigger:
     return parse_trigger(text)
 
 
-def _inferences_per_window(recording: Recording, request: Request) -> tuple[int | None, list[Caveat]]:
+def _inferences_per_window(recording: Recording, request: Request) -> int | None:
+    """As the user or the recording says; None where nobody does."""
     asked, told = request.inferences_per_window, recording.meta.get("inferences_per_window")
     if asked is not None and asked < 1:
         raise UsageError(f"{asked} inferences per window make no sense.", "Give a whole number from 1.")
-    if asked is not None or told is not None:
-        return asked or told, []
-    return None, [
+    return asked or told
+
+
+def _about_count(per_window: int | None, alignment: Alignment) -> list[Caveat]:
+    if per_window is not None or alignment.counted:
+        return []
+    return [
         note(
             Code.INFERENCES_ASSUMED,
             "Nothing says how many inferences one window holds; one is assumed. If there are more, energy and latency "
@@ -421,9 +433,16 @@ def _about(recording: Recording) -> dict[str, Any]:
         "name": recording.name,
         "created": str(meta.get("created") or ""),
         "device": meta.get("device"),
-        "workload": meta.get("workload"),
+        "workload": _workload(recording),
         "provenance": meta.get("provenance") or {},
     }
+
+
+def _workload(recording: Recording) -> dict[str, Any] | None:
+    """What was known of it before the recording, and what was learnt while it ran."""
+    learnt = [event.data for event in recording.events if event.source == "workload"]
+    before = recording.meta.get("workload")
+    return {**(before or {}), **(learnt[-1] if learnt else {})} or before
 
 
 def _same(values: Sequence[int]) -> int | None:

@@ -12,6 +12,7 @@ from joulemeter.capture import Kind, Stream, Timebase
 from joulemeter.caveat import Code, doubt
 from joulemeter.errors import DataError
 from joulemeter.physics.edges import AnalogScanner, LineScanner, analog_channel, debounce, digital_line, missing
+from joulemeter.physics.gate import Expected, gate
 from joulemeter.physics.kinds import source_of
 from joulemeter.physics.stamps import Found, Span, pair_stamps
 from joulemeter.trigger import Trigger
@@ -20,8 +21,13 @@ from joulemeter.trigger import Trigger
 U_READ_ONCE = 1 / 12**0.5
 
 
-def from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> tuple[Found, float]:
-    """Windows of a digital line, and the standard uncertainty of an edge in samples. Raises DataError, UsageError."""
+def from_line(
+    stream: Stream, trigger: Trigger, debounce_s: float | None, expected: Expected | None = None
+) -> tuple[Found, float]:
+    """Windows of a digital line, and the standard uncertainty of an edge in samples. Raises DataError, UsageError.
+
+    `expected` are the windows that the host stamped; edges outside of them do not count.
+    """
     channel, bit = digital_line(stream, trigger.source)
     scanner = LineScanner(channel.name, bit)
     seen_high = np.uint8(0)
@@ -43,7 +49,7 @@ def from_line(stream: Stream, trigger: Trigger, debounce_s: float | None) -> tup
             f"{units.show_duration(scanner.length / stream.timebase.rate_hz)}. {others}",
             "Check the wire from the board's pin, the common ground, and that the firmware raises the pin.",
         )
-    return _found(stream, trigger, edges, scanner.first_level, bounced), U_READ_ONCE
+    return _found(stream, trigger, edges, scanner.first_level, bounced, expected), U_READ_ONCE
 
 
 def _reading_lag(stream: Stream) -> float:
@@ -56,7 +62,9 @@ def _reading_lag(stream: Stream) -> float:
     return 0.5 if main.kind is Kind.INSTANT else 0.0
 
 
-def from_channel(stream: Stream, trigger: Trigger, debounce_s: float | None) -> tuple[Found, float]:
+def from_channel(
+    stream: Stream, trigger: Trigger, debounce_s: float | None, expected: Expected | None = None
+) -> tuple[Found, float]:
     """As `from_line`, where a sampled channel crosses the trigger's level; edges lie between samples."""
     channel = analog_channel(stream, trigger.source)
     scanner = AnalogScanner(channel.name, trigger.level or 0.0)
@@ -70,10 +78,17 @@ def from_channel(stream: Stream, trigger: Trigger, debounce_s: float | None) -> 
             "Check the probe, its attenuation, the common ground, and the level.",
         )
     u_samples = float(np.sqrt(np.mean(scanner.u_edges**2)))
-    return _found(stream, trigger, edges, scanner.first_level, bounced), u_samples
+    return _found(stream, trigger, edges, scanner.first_level, bounced, expected), u_samples
 
 
-def _found(stream: Stream, trigger: Trigger, edges: NDArray[Any], first_level: bool, bounced: int) -> Found:
+def _found(
+    stream: Stream,
+    trigger: Trigger,
+    edges: NDArray[Any],
+    first_level: bool,
+    bounced: int,
+    expected: Expected | None,
+) -> Found:
     found = _windows_from_edges(stream.timebase, trigger, edges, first_level)
     if bounced:
         found.extra += bounced
@@ -85,7 +100,10 @@ def _found(stream: Stream, trigger: Trigger, edges: NDArray[Any], first_level: b
                 edges=bounced,
             )
         )
-    return found
+    if expected is None:
+        return found
+    falls = edges[np.arange(len(edges)) % 2 == (0 if first_level else 1)]
+    return gate(found, falls * 1e9 / stream.timebase.rate_hz, expected, trigger.form)
 
 
 def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: NDArray[Any], first_level: bool) -> Found:

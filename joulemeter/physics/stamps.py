@@ -131,7 +131,7 @@ SERIAL_MARKS = (
 def stamped(recording: Recording, stream: Stream | None, trigger: Trigger) -> list[tuple[str, int, Event]]:
     """Host stamps in stream time (in the host's own time where there is no stream), as begin and end."""
     kept = [event for event in recording.events if event.source == trigger.source and event.monotonic_ns is not None]
-    if trigger.source == "serial":
+    if trigger.source in ("serial", "stdout"):
         kept = _read_marks(kept, trigger)
     if stream is None:
         return [(event.label, event.monotonic_ns or 0, event) for event in kept]

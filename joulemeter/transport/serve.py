@@ -1,4 +1,4 @@
-"""A simulated device for other programs: on a pseudo-terminal or a TCP port."""
+"""Simulated devices for other programs: on pseudo-terminals or a TCP port."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from joulemeter.errors import UsageError
 from joulemeter.instrument import Device
@@ -18,66 +18,104 @@ OUTBOX_BYTES = 1 << 20
 _TICK_S = 0.004
 
 
+class _Clock:
+    """Seconds since the devices were plugged in; unpaced, time goes on only as fast as it is asked to."""
+
+    def __init__(self, *, paced: bool) -> None:
+        self.paced = paced
+        self._now_s = 0.0
+        self._started = time.monotonic()
+
+    def now_s(self) -> float:
+        return time.monotonic() - self._started if self.paced else self._now_s
+
+    def advance(self) -> None:
+        self._now_s += _TICK_S
+
+
 class _Pump:
     """Moves bytes between a device and a non-blocking file descriptor, dropping whole batches when nobody reads."""
 
-    def __init__(self, device: Device, *, paced: bool) -> None:
+    def __init__(self, device: Device, descriptor: int) -> None:
         self.device = device
-        self.paced = paced
+        self.descriptor = descriptor
         self.outbox = bytearray()
-        self.now_s = 0.0
-        self.started = time.monotonic()
 
-    def tick(self, descriptor: int) -> bool:
-        """One turn. False when the other side has gone. Raises UnpluggedError."""
-        readable, _, _ = select.select([descriptor], [], [], 0 if self.outbox and not self.paced else _TICK_S)
-        if readable:
-            try:
-                data = os.read(descriptor, 4096)
-            except OSError:
-                return False
-            if not data:
-                return False
-            self.device.receive(data)
-        if self.paced:
-            self.now_s = time.monotonic() - self.started
-        elif not self.outbox:
-            self.now_s += _TICK_S
-        fresh = self.device.transmit(self.now_s)
+    def receive(self) -> bool:
+        """False when the other side has gone. Raises UnpluggedError."""
+        try:
+            data = os.read(self.descriptor, 4096)
+        except OSError:
+            return False
+        self.device.receive(data)
+        return bool(data)
+
+    def transmit(self, now_s: float) -> None:
+        fresh = self.device.transmit(now_s)
         if len(self.outbox) + len(fresh) <= OUTBOX_BYTES:
             self.outbox += fresh
         if self.outbox:
             with contextlib.suppress(BlockingIOError):
-                sent = os.write(descriptor, self.outbox[:65536])
+                sent = os.write(self.descriptor, self.outbox[:65536])
                 del self.outbox[:sent]
-            if self.outbox and not self.paced:
-                select.select([], [descriptor], [], _TICK_S)
-        return True
+
+
+def _tick(pumps: Sequence[_Pump], clock: _Clock) -> bool:
+    """One turn of all devices, in order. False when the other side of one has gone. Raises UnpluggedError."""
+    held_up = [pump.descriptor for pump in pumps if pump.outbox and not clock.paced]
+    readable, _, _ = select.select([pump.descriptor for pump in pumps], held_up, [], _TICK_S)
+    there = True
+    for pump in pumps:
+        if pump.descriptor in readable:
+            there = pump.receive() and there
+    if not any(pump.outbox for pump in pumps):
+        clock.advance()
+    now_s = clock.now_s()
+    for pump in pumps:
+        pump.transmit(now_s)
+    return there
 
 
 def serve_pty(
     device: Device, announce: Callable[[str], None], stopped: Callable[[], bool], *, paced: bool = True
 ) -> None:
-    """Serve on a new pseudo-terminal until stopped or unplugged. `announce` is given its path. POSIX only."""
+    """As `serve_ptys`, with one device; `announce` is given its path."""
+    serve_ptys([device], lambda paths: announce(paths[0]), stopped, paced=paced)
+
+
+def serve_ptys(
+    devices: Sequence[Device],
+    announce: Callable[[Sequence[str]], None],
+    stopped: Callable[[], bool],
+    *,
+    paced: bool = True,
+) -> None:
+    """Serve each on a new pseudo-terminal until stopped or one is unplugged; they share one clock. POSIX only.
+
+    `announce` is given their paths. A device that acts on others stands before them.
+    """
     if os.name != "posix":
         raise UsageError("Pseudo-terminals exist on Linux and macOS only.", "Use --tcp instead.")
     import tty
 
-    host, port = os.openpty()
-    try:
-        # Raw before anybody opens it, so that no byte is echoed or translated.
-        tty.setraw(host)
-        tty.setraw(port)
-        os.set_blocking(host, False)
-        announce(os.ttyname(port))
-        pump = _Pump(device, paced=paced)
+    with contextlib.ExitStack() as held:
+        pumps, paths = [], []
+        for device in devices:
+            host, port = os.openpty()
+            held.callback(os.close, host)
+            # Our own end of `port` stays open: without it the host side would read an error after each client.
+            held.callback(os.close, port)
+            # Raw before anybody opens it, so that no byte is echoed or translated.
+            tty.setraw(host)
+            tty.setraw(port)
+            os.set_blocking(host, False)
+            pumps.append(_Pump(device, host))
+            paths.append(os.ttyname(port))
+        announce(paths)
+        clock = _Clock(paced=paced)
         with contextlib.suppress(UnpluggedError):
             while not stopped():
-                pump.tick(host)
-    finally:
-        # Our own end of `port` stays open until now: without it the host side would read an error after each client.
-        os.close(port)
-        os.close(host)
+                _tick(pumps, clock)
 
 
 def serve_tcp(
@@ -98,7 +136,7 @@ def serve_tcp(
     with listener, contextlib.suppress(UnpluggedError):
         listener.settimeout(0.1)
         announce("{}:{}".format(*listener.getsockname()[:2]))
-        pump = _Pump(device, paced=paced)
+        clock = _Clock(paced=paced)
         while not stopped():
             try:
                 client, _ = listener.accept()
@@ -106,6 +144,6 @@ def serve_tcp(
                 continue
             with client:
                 client.setblocking(False)
-                pump.outbox.clear()
-                while not stopped() and pump.tick(client.fileno()):
+                pumps = [_Pump(device, client.fileno())]
+                while not stopped() and _tick(pumps, clock):
                     pass

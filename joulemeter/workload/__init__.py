@@ -1,7 +1,8 @@
 """What runs while the meter records, on this host or on a board.
 
 A workload package (a module in this folder, or anybody's with an entry point in the group `joulemeter.workloads`)
-offers `create(target, options) -> Workload`, and importing it imports no machine-learning runtime.
+offers `create(target, options) -> Workload`, and importing it imports no machine-learning runtime. One that talks to
+a board may also offer `simulate(load, options) -> SimulatedBoard`.
 
 A *stamp pair* holds the host's monotonic clock before and after one window of inferences. Nothing but the inferences
 happens between the two readings. Stamps are CLOCK_MONOTONIC nanoseconds on Linux, the clock of the recorder's anchors.
@@ -10,20 +11,23 @@ happens between the two readings. Stamps are CLOCK_MONOTONIC nanoseconds on Linu
 from __future__ import annotations
 
 import difflib
-import gc
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from pathlib import Path
-from time import monotonic_ns
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from joulemeter.capture import Event
 from joulemeter.errors import UsageError
+from joulemeter.instrument import Device
+from joulemeter.synthetic import Load
+from joulemeter.timeline import Timeline
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,42 +40,114 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """What a workload does when nobody says otherwise.
+
+    `windows` is how many; `at_once` how many the first call of `run` is asked for; `triggers` what marks them, the
+    best first: a line such as `d0` counts only if a meter has it. `warmup` is the number of inferences before them.
+    """
+
+    windows: int = 100
+    at_once: int = 100
+    warmup: int = 10
+    triggers: tuple[str, ...] = ("host",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stamps:
-    """`begin_ns` and `end_ns`, shape (windows,), int64, CLOCK_MONOTONIC nanoseconds."""
+    """`begin_ns` and `end_ns`, shape (windows,), int64, CLOCK_MONOTONIC nanoseconds.
+
+    `u_s` is their standard uncertainty where it is not negligible. `phases` are further pairs of such arrays by name:
+    parts inside a window or work beside it.
+    """
 
     begin_ns: NDArray[np.int64]
     end_ns: NDArray[np.int64]
     inferences_per_window: int = 1
+    u_s: float | None = None
+    phases: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.begin_ns)
 
 
-class Workload(Protocol):
-    """A model ready to run. `prepare` and `close` may be called twice."""
+class Edge(Protocol):
+    """An electrical edge around each window, for a meter with a digital line to see."""
 
+    def begin(self) -> object: ...
+    def end(self) -> object: ...
+
+
+class Workload(ABC):
+    """A model ready to run. Only `describe`, `prepare` and `run` have to be written.
+
+    The order of calls: `prepare`, `describe`, then the meters start and a board has power, `ready`, `warm_up`, `run`
+    until enough, `close`. `prepare` and `close` may be called twice, `close` also after a failure.
+    """
+
+    habits: Habits = Habits()
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """result.json's `workload`: what ran, on what, with what; None where it is not known. Prepares if need be."""
-        ...
+        """result.json's `workload`: what runs, on what, with what; None where it is not known. Prepares if need be.
 
+        Asked again at the end: what was learnt meanwhile (a board's name, an accuracy) is added then.
+        """
+
+    @abstractmethod
     def prepare(self) -> None:
-        """Load the model and fill its inputs. Raises UsageError, or MissingExtraError when no runtime is installed."""
-        ...
+        """Load the model and fill its inputs, or open the port.
+
+        Raises UsageError, NotFoundError, AccessError, or MissingExtraError when no runtime is installed.
+        """
+
+    def ready(self, say: Say) -> None:  # noqa: B027  most have nothing to wait for
+        """The meters record, the board has power: wait until it answers, send it its inputs. Tell progress to `say`.
+
+        Raises IncompleteError when it does not answer.
+        """
 
     def warm_up(self, count: int) -> None:
         """Run `count` inferences without stamps: caches, clocks and lazy initialisation settle."""
-        ...
+        if count:
+            self.run(1, count)
 
-    def run(self, count: int, inferences_per_window: int = 1) -> Stamps:
-        """Run `count` windows back to back."""
-        ...
+    @abstractmethod
+    def run(self, count: int, inferences_per_window: int | None = None) -> Stamps:
+        """Run `count` windows back to back, of as many inferences as asked, or as it finds right (None)."""
 
-    def close(self) -> None: ...
+    def heard(self) -> Sequence[Event]:
+        """What a board or program has printed since the last call, as events."""
+        return ()
+
+    def edges(self, edge: Edge) -> None:
+        """Have `edge` toggled around each window. Raises UsageError where this host does not run the inference."""
+        raise UsageError(
+            "This workload does not run in this process, so its inferences cannot be marked by an edge from here.",
+            "Leave --edge out, and have the board mark them.",
+        )
+
+    def close(self) -> None:  # noqa: B027  most have nothing to give back
+        """Give back what was opened."""
 
 
 class WorkloadModule(Protocol):
     def create(self, target: str, options: Mapping[str, str]) -> Workload:
         """A workload that is not prepared yet. Raises UsageError for an option it does not have."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedBoard:
+    """`device` is the board's serial end; what it does is written into `timeline`, which a simulated meter draws."""
+
+    device: Device
+    timeline: Timeline
+
+
+class BoardModule(WorkloadModule, Protocol):
+    def simulate(self, load: Load, options: Mapping[str, str]) -> SimulatedBoard:
+        """A board whose inference draws the steps of `load` that have a line high, and which idles at the rest."""
         ...
 
 
@@ -95,55 +171,15 @@ def refuse_unknown_options(kind: str, options: Iterable[str], known: Iterable[st
     for name in options:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            remedy = f"Did you mean {close[0]}?" if close else f"It takes {', '.join(known)}."
+            remedy = f"Did you mean {close[0]}?" if close else f"It takes {', '.join(known) or 'none'}."
             raise UsageError(f"A {kind} workload has no option {name!r}.", remedy)
 
 
-def stamp(invoke: Callable[[], object], count: int, inferences_per_window: int = 1) -> Stamps:
-    """Call `invoke` in `count` windows of `inferences_per_window` calls and stamp each window. Raises UsageError.
-
-    The garbage collector is off meanwhile.
-    """
-    if count < 1 or inferences_per_window < 1:
-        raise UsageError(
-            f"{count} windows of {inferences_per_window} inferences measure nothing.", "Both must be at least 1."
-        )
-    # Written once now, so that no page is mapped for the first time while the model runs.
-    begin_ns = np.full(count, -1, dtype=np.int64)
-    end_ns = np.full(count, -1, dtype=np.int64)
-    # A memoryview stores an integer in half the time that an array takes.
-    begin, end = begin_ns.data, end_ns.data
-    with _no_collector():
-        if inferences_per_window == 1:
-            for window in range(count):
-                started = monotonic_ns()
-                invoke()
-                ended = monotonic_ns()
-                begin[window] = started
-                end[window] = ended
-        else:
-            for window in range(count):
-                calls = repeat(None, inferences_per_window)
-                started = monotonic_ns()
-                for _ in calls:
-                    invoke()
-                ended = monotonic_ns()
-                begin[window] = started
-                end[window] = ended
-    return Stamps(begin_ns=begin_ns, end_ns=end_ns, inferences_per_window=inferences_per_window)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Garbage collection off, and back to what it was."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def whole(name: str, text: str, least: int) -> int:
+    """An option that is a whole number. Raises UsageError."""
+    if not text.isdecimal() or int(text) < least:
+        raise UsageError(f"{name} cannot be {text!r}.", f"It is a whole number of at least {least}.")
+    return int(text)
 
 
 def cpu_model(root: Path = Path("/")) -> str | None:

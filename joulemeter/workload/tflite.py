@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter.errors import MissingExtraError, UsageError
-from joulemeter.workload import Stamps, cpu_governor, cpu_model, refuse_unknown_options, stamp
+from joulemeter.workload import Stamps, Workload, cpu_governor, cpu_model, refuse_unknown_options, whole
+from joulemeter.workload.stamping import stamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +99,13 @@ def create(target: str, options: Mapping[str, str]) -> Tflite:
     return Tflite(
         Path(target),
         runtime=options.get("runtime"),
-        threads=_whole("threads", options.get("threads", "1"), 1),
-        batch=_whole("batch", options["batch"], 1) if "batch" in options else None,
-        seed=_whole("seed", options.get("seed", "0"), 0),
+        threads=whole("threads", options.get("threads", "1"), 1),
+        batch=whole("batch", options["batch"], 1) if "batch" in options else None,
+        seed=whole("seed", options.get("seed", "0"), 0),
     )
 
 
-class Tflite:
+class Tflite(Workload):
     """A .tflite file in an interpreter of this process. `batch` resizes the first dimension of every input."""
 
     def __init__(
@@ -159,10 +160,10 @@ class Tflite:
             for _ in range(count):
                 invoke()
 
-    def run(self, count: int, inferences_per_window: int = 1) -> Stamps:
+    def run(self, count: int, inferences_per_window: int | None = None) -> Stamps:
         invoke = self._ready()[0].invoke
         with self._explained():
-            return stamp(invoke, count, inferences_per_window)
+            return stamp(invoke, count, inferences_per_window or 1)
 
     def inputs(self) -> list[NDArray[Any]]:
         """A copy of every input tensor as it was drawn."""
@@ -288,9 +289,3 @@ def _batch(interpreter: Interpreter) -> int | None:
 def _brief(text: str) -> str:
     """The text on one line, without its full stop."""
     return " ".join(text.split()).rstrip(".")[:300]
-
-
-def _whole(name: str, text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise UsageError(f"{name} cannot be {text!r}.", f"It is a whole number of at least {least}.")
-    return int(text)
