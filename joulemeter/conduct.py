@@ -6,6 +6,8 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from joulemeter import calibrations, store
 from joulemeter.capture import Event
@@ -15,7 +17,6 @@ from joulemeter.physics.calibration import check
 from joulemeter.plan import Plan
 from joulemeter.record import Health, Recorder
 from joulemeter.serialtext import SerialText
-from joulemeter.simulation import SimulatedMeter
 from joulemeter.trigger import Trigger, parse_trigger
 from joulemeter.units import show, show_duration
 from joulemeter.workload import Stamps, Workload
@@ -27,7 +28,8 @@ Enough = Callable[[], bool]
 
 # With neither a number of windows nor a duration, this much is recorded.
 DEFAULT_DURATION_S = 10.0
-DEFAULT_INFERENCES = 100
+# The source of the event that says what was learnt of the workload while it ran.
+WORKLOAD = "workload"
 # `--target` looks again after this long, and gives up after TARGET_LIMIT_S.
 TARGET_LOOK_S = 2.0
 TARGET_LIMIT_S = 600.0
@@ -36,41 +38,97 @@ BATCH_S = 1.0
 TAIL_S = 0.3
 
 
+class Stage:
+    """The meters of a plan, recording into a folder while the block runs.
+
+    Raises JouleMeterError when a meter does not start: then nothing was recorded and the folder is gone. `trouble` is
+    what ended the recording early, once the block has ended; an error of the block itself passes through.
+    """
+
+    def __init__(self, plan: Plan, addresses: Sequence[str], folder: Path, progress: Progress) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.progress = progress
+        self.recorders: list[Recorder] = []
+        self.text: SerialText | None = None
+        self.trouble: JouleMeterError | None = None
+        self._addresses = addresses
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as starting:
+            try:
+                self.text = starting.enter_context(SerialText(self.plan.serial)) if self.plan.serial else None
+                line = watched_line(self.plan)
+                for meter, address, name in zip(
+                    self.plan.meters, self._addresses, stream_names(self.plan), strict=True
+                ):
+                    self.progress(f"starting {meter.key}")
+                    recorder = Recorder(meter.key, address, meter.options, self.folder / name, line)
+                    starting.enter_context(recorder)
+                    self.recorders.append(recorder)
+                    if self.plan.calibrated:
+                        _copy_calibration(self.folder / name)
+            except (JouleMeterError, KeyboardInterrupt):
+                _forget(self.folder)
+                raise
+            self._held = starting.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.keep_text()
+        finally:
+            self._held.close()
+        self.trouble = next((recorder.error for recorder in self.recorders if recorder.error), None)
+
+    @property
+    def rate_hz(self) -> float:
+        return float(self.recorders[0].started["rate_hz"])
+
+    def poll(self, timeout_s: float) -> Health:
+        """Health of the first meter; raises what ended any of them early."""
+        health = self.recorders[0].poll(timeout_s)
+        for other in self.recorders[1:]:
+            other.poll(0)
+        return health
+
+    def rest(self, duration_s: float) -> None:
+        """Go on recording for so long."""
+        until = time.monotonic() + duration_s
+        while (left := until - time.monotonic()) > 0:
+            if self.recorders:
+                self.poll(left)
+            else:
+                time.sleep(left)
+
+    def keep(self, events: Sequence[Event]) -> None:
+        if events:
+            store.append_events(self.folder, events)
+
+    def keep_text(self) -> None:
+        if self.text is not None:
+            self.keep(self.text.take())
+
+
 def conduct(
-    plan: Plan, workload: Workload | None, folder: Path, progress: Progress, enough: Enough
+    plan: Plan, addresses: Sequence[str], workload: Workload | None, folder: Path, progress: Progress, enough: Enough
 ) -> JouleMeterError | None:
     """Record into `folder`; what ended the recording early, if anything.
 
     Raises JouleMeterError when a meter did not start: then nothing was recorded and the folder is gone.
     """
-    if not plan.meters:
-        return _alone(plan, workload, folder, progress) if workload is not None else None
-    recorders: list[Recorder] = []
     trouble: JouleMeterError | None = None
-    with contextlib.ExitStack() as simulators:
-        addresses = [meter.address for meter in plan.meters]
-        if plan.simulate:
-            simulated = [SimulatedMeter(meter.key, load=plan.load, faults=plan.faults) for meter in plan.meters]
-            addresses = [simulators.enter_context(meter).address for meter in simulated]
+    with Stage(plan, addresses, folder, progress) as stage:
         try:
-            with contextlib.ExitStack() as open_recorders:
-                text = open_recorders.enter_context(SerialText(plan.serial)) if plan.serial else None
-                _start(plan, addresses, folder, recorders, open_recorders, progress)
-                try:
-                    _run(plan, workload, recorders, text, folder, progress, enough)
-                except KeyboardInterrupt:
-                    trouble = IncompleteError("Interrupted.", "What was recorded until then is kept.")
-                finally:
-                    _keep_text(text, folder)
+            _run(stage, workload, enough)
         except JouleMeterError as error:
-            if not all(recorder.started for recorder in recorders) or len(recorders) < len(plan.meters):
-                _forget(folder)
-                raise
             trouble = error
         except KeyboardInterrupt:
-            _forget(folder)
-            raise
-    return trouble or next((recorder.error for recorder in recorders if recorder.error), None)
+            trouble = IncompleteError("Interrupted.", "What was recorded until then is kept.")
+    return trouble or stage.trouble
 
 
 def stream_names(plan: Plan) -> list[str]:
@@ -83,24 +141,6 @@ def watched_line(plan: Plan) -> str | None:
     """The digital line whose edges are counted while recording."""
     trigger = parse_trigger(plan.trigger) if plan.trigger else None
     return trigger.source if trigger is not None and trigger.digital else None
-
-
-def _start(
-    plan: Plan,
-    addresses: Sequence[str],
-    folder: Path,
-    recorders: list[Recorder],
-    stack: contextlib.ExitStack,
-    progress: Progress,
-) -> None:
-    line = watched_line(plan)
-    for meter, address, name in zip(plan.meters, addresses, stream_names(plan), strict=True):
-        progress(f"starting {meter.key}")
-        recorder = Recorder(meter.key, address, meter.options, folder / name, line)
-        recorders.append(recorder)
-        stack.enter_context(recorder)
-        if plan.calibrated:
-            _copy_calibration(folder / name)
 
 
 def _copy_calibration(folder: Path) -> None:
@@ -129,51 +169,28 @@ def _forget(folder: Path) -> None:
             folder.rmdir()
 
 
-def _run(
-    plan: Plan,
-    workload: Workload | None,
-    recorders: Sequence[Recorder],
-    text: SerialText | None,
-    folder: Path,
-    progress: Progress,
-    enough: Enough,
-) -> None:
-    if plan.baseline_s:
-        _baseline(plan.baseline_s, recorders, folder, progress)
-    if workload is not None:
-        rate_hz = float(recorders[0].started["rate_hz"])
-        _play_code(plan, workload, rate_hz, recorders, folder, progress)
-        _run_workload(plan, workload, folder, progress)
-        _play_code(plan, workload, rate_hz, recorders, folder, progress)
-        until = time.monotonic() + TAIL_S
-        while (left := until - time.monotonic()) > 0:
-            _poll(recorders, left)
-    else:
-        _wait(plan, recorders, text, folder, progress, enough)
+def _run(stage: Stage, workload: Workload | None, enough: Enough) -> None:
+    plan = stage.plan
+    if workload is None:
+        _baseline(stage)
+        _wait(stage, enough)
+        return
+    try:
+        workload.ready(stage.progress)
+        _baseline(stage)
+        _play_code(stage, workload)
+        _run_workload(stage, workload)
+        _play_code(stage, workload)
+    finally:
+        stage.keep(workload.heard())
+    stage.keep([Event(label="described", source=WORKLOAD, data=workload.describe())])
+    if plan.meters:
+        stage.rest(TAIL_S)
 
 
-def _poll(recorders: Sequence[Recorder], timeout_s: float) -> Health:
-    """Health of the first meter; raises what ended any of them early."""
-    health = recorders[0].poll(timeout_s)
-    for other in recorders[1:]:
-        other.poll(0)
-    return health
-
-
-def _keep_text(text: SerialText | None, folder: Path) -> None:
-    if text is not None:
-        store.append_events(folder, text.take())
-
-
-def _wait(
-    plan: Plan,
-    recorders: Sequence[Recorder],
-    text: SerialText | None,
-    folder: Path,
-    progress: Progress,
-    enough: Enough,
-) -> None:
+def _wait(stage: Stage, enough: Enough) -> None:
     """Until enough windows, the wanted precision, or the time is over."""
+    plan = stage.plan
     trigger = parse_trigger(plan.trigger) if plan.trigger and watched_line(plan) else None
     goal = plan.windows
     limit_s = plan.duration_s
@@ -184,11 +201,11 @@ def _wait(
     seen = -1
     while limit_s is None or time.monotonic() - started < limit_s:
         left_s = 0.1 if limit_s is None else max(0.01, started + limit_s - time.monotonic())
-        health = _poll(recorders, min(0.1, left_s))
-        _keep_text(text, folder)
+        health = stage.poll(min(0.1, left_s))
+        stage.keep_text()
         now = time.monotonic()
         complete = completed(trigger, health) if trigger is not None else 0
-        progress(_line(health, complete if trigger else None, goal, now - started))
+        stage.progress(_line(health, complete if trigger else None, goal, now - started))
         if goal is not None and complete >= goal:
             return
         if complete != seen:
@@ -231,66 +248,70 @@ def _line(health: Health, complete: int | None, goal: int | None, elapsed_s: flo
     return " · ".join(parts)
 
 
-def _baseline(duration_s: float, recorders: Sequence[Recorder], folder: Path, progress: Progress) -> None:
+def _baseline(stage: Stage) -> None:
+    duration_s = stage.plan.baseline_s
+    if not duration_s or not stage.recorders:
+        return
     begin = time.monotonic_ns()
     while (left := duration_s - (time.monotonic_ns() - begin) * 1e-9) > 0:
-        health = _poll(recorders, min(left, 0.1))
-        progress(f"baseline · {_line(health, None, None, duration_s - left)}")
+        health = stage.poll(min(left, 0.1))
+        stage.progress(f"baseline · {_line(health, None, None, duration_s - left)}")
     stamps = (("begin", begin), ("end", time.monotonic_ns()))
-    store.append_events(folder, [Event(label=label, source="baseline", monotonic_ns=at) for label, at in stamps])
+    stage.keep([Event(label=label, source="baseline", monotonic_ns=at) for label, at in stamps])
 
 
 # -- workloads --------------------------------------------------------------------------------------------------------
 
 
-def _run_workload(plan: Plan, workload: Workload, folder: Path, progress: Progress) -> None:
+def _run_workload(stage: Stage, workload: Workload) -> None:
     """Warm up, then run windows until enough; every begin and end becomes an event."""
-    progress(f"warming up ({plan.warmup})")
-    workload.warm_up(plan.warmup)
-    per_window = plan.inferences_per_window or 1
-    total = plan.windows or (DEFAULT_INFERENCES if plan.duration_s is None else None)
-    done, batch = 0, DEFAULT_INFERENCES
+    plan, habits = stage.plan, workload.habits
+    warmup = habits.warmup if plan.warmup is None else plan.warmup
+    stage.progress(f"warming up ({warmup})")
+    workload.warm_up(warmup)
+    total = plan.windows or (habits.windows if plan.duration_s is None else None)
+    done, batch = 0, habits.at_once
     started = time.monotonic()
     while total is None or done < total:
         if plan.duration_s is not None and time.monotonic() - started >= plan.duration_s:
             break
-        if done:
+        if done and warmup:
             workload.warm_up(1)  # what happened between the batches has cooled the caches
         began = time.monotonic()
-        stamps = workload.run(batch if total is None else min(batch, total - done), per_window)
-        _keep(stamps, per_window, folder)
+        stamps = workload.run(batch if total is None else min(batch, total - done), plan.inferences_per_window)
+        stage.keep([*workload.heard(), *events_of(stamps)])
+        if stage.recorders:
+            stage.poll(0)
         done += len(stamps)
         # About a second each: progress and Ctrl-C get through, and the interruptions stay rare.
         batch = max(1, round(len(stamps) * BATCH_S / max(time.monotonic() - began, 1e-3)))
-        progress(f"{show_duration(time.monotonic() - started)} · {done}{f'/{total}' if total else ''} windows")
+        stage.progress(f"{show_duration(time.monotonic() - started)} · {done}{f'/{total}' if total else ''} windows")
 
 
-def _play_code(
-    plan: Plan, workload: Workload, rate_hz: float, recorders: Sequence[Recorder], folder: Path, progress: Progress
-) -> None:
+def _play_code(stage: Stage, workload: Workload) -> None:
     """The sync code, with inferences as its busy work."""
-    if not plan.sync_code:
+    if not stage.plan.sync_code:
         return
     began = time.monotonic()
     workload.warm_up(1)
-    pattern = default_pattern(rate_hz, time.monotonic() - began)
-    progress(f"sync code, {show_duration(pattern.duration_s)}")
-    store.append_events(folder, play(pattern, lambda: workload.warm_up(1)))
-    _poll(recorders, 0)
+    pattern = default_pattern(stage.rate_hz, time.monotonic() - began)
+    stage.progress(f"sync code, {show_duration(pattern.duration_s)}")
+    stage.keep(play(pattern, lambda: workload.warm_up(1)))
+    stage.poll(0)
 
 
-def _keep(stamps: Stamps, per_window: int, folder: Path) -> None:
-    events = []
-    for begin, end in zip(stamps.begin_ns.tolist(), stamps.end_ns.tolist(), strict=True):
-        events.append(Event(label="begin", source="host", monotonic_ns=begin))
-        events.append(Event(label="end", source="host", monotonic_ns=end, data={"inferences": per_window}))
-    store.append_events(folder, events)
-
-
-def _alone(plan: Plan, workload: Workload, folder: Path, progress: Progress) -> JouleMeterError | None:
-    """Timing without a meter."""
-    try:
-        _run_workload(plan, workload, folder, progress)
-    except KeyboardInterrupt:
-        return IncompleteError("Interrupted.", "What was recorded until then is kept.")
-    return None
+def events_of(stamps: Stamps) -> list[Event]:
+    """Begin and end of each window, and of each of its parts, in the order in which they were stamped."""
+    rows: list[tuple[int, int, str, dict[str, int]]] = []
+    parts = {"host": (stamps.begin_ns, stamps.end_ns)}
+    parts |= {f"host:{name}": pair for name, pair in stamps.phases.items()}
+    for source, (begins, ends) in parts.items():
+        data = {"inferences": stamps.inferences_per_window} if source == "host" else {}
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+            rows += [(begin, 0, source, {}), (end, 1, source, data)]
+    if len(parts) > 1:
+        rows.sort(key=lambda row: row[:2])
+    return [
+        Event(label=("begin", "end")[which], source=source, monotonic_ns=at, u_s=stamps.u_s, data=data)
+        for at, which, source, data in rows
+    ]

@@ -37,9 +37,10 @@ class Plan:
     `meters` are recorded together; the first one with the trigger's line gives the result. `phases` are further
     triggers by name. `serial` is a port whose text lines are recorded as events, `PORT[,BAUD]`. `sync_code` has the
     workload play a pattern of busy and idle before and after its windows. `max_alignment` is the share of a window that
-    its edges may be off by. `board_runs` says what a board that runs by itself is running. `battery` are the arguments
-    of physics.battery.simple_life, `truth` the closed form of a simulated load. `timeout_s`: give up when no window has
-    completed for so long.
+    its edges may be off by. `edge` is a line that this host toggles around each window; `marked`: the windows are
+    marked by the program that measures itself. `board_options` are those of a simulated board. `board_runs` says what a
+    board that runs by itself is running. `battery` are the arguments of physics.battery.simple_life, `truth` the closed
+    form of a simulated load. `timeout_s`: give up when no window has completed for so long.
     """
 
     meters: tuple[Meter, ...]
@@ -53,6 +54,8 @@ class Plan:
     max_alignment: float | None = None
     workload: str | None = None
     workload_options: Mapping[str, str] = field(default_factory=dict)
+    board_options: Mapping[str, str] = field(default_factory=dict)
+    marked: bool = False
     simulate: bool = False
     load: str | None = None
     faults: str | None = None
@@ -60,7 +63,8 @@ class Plan:
     windows: int | None = None
     target: float | None = None
     inferences_per_window: int | None = None
-    warmup: int = 10
+    warmup: int | None = None
+    edge: str | None = None
     baseline_s: float | None = None
     debounce_s: float | None = None
     timeout_s: float = 20.0

@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,14 +19,16 @@ from joulemeter.errors import DataError, JouleMeterError, UsageError
 from joulemeter.physics.analyze import Analysis, Request, analyze
 from joulemeter.physics.stats import needed
 from joulemeter.plan import Plan
-from joulemeter.simulation import DEFAULT_LOAD
+from joulemeter.simulation import DEFAULT_LOAD, Board, SimulatedMeter
 from joulemeter.synthetic import parse_load
 from joulemeter.transport.faults import parse_faults
 from joulemeter.trigger import parse_trigger
-from joulemeter.workload import Workload
+from joulemeter.workload import Habits, Workload
 from joulemeter.workload import parse as parse_workload
 
 Progress = Callable[[str], None]
+# The address of a board that is not there.
+SIMULATED = "simulated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +42,22 @@ class Outcome:
 
 def record(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | None]:
     """Capture only. The run directory, and what ended it early, if anything."""
-    _check(plan)
-    workload = _workload(plan)
-    if workload is not None:
-        progress("preparing the workload")
-        workload.prepare()
-    try:
-        meta = _meta(plan, workload.describe() if workload is not None else plan.board_runs)
-        folder = store.create_run(plan.output, plan.name, meta)
+    check(plan)
+    with stand_ins(plan) as (addresses, board), contextlib.ExitStack() as held:
+        workload = _workload(plan, board)
+        if workload is not None:
+            held.callback(workload.close)
+            progress("preparing the workload")
+            workload.prepare()
+            _edge(plan, workload, held, progress)
+        folder = store.create_run(plan.output, plan.name, meta(plan, workload))
 
         def enough() -> bool:
             with contextlib.suppress(DataError):
                 return plan.target is not None and narrow_enough(_analyze(folder, plan), plan.target)
             return False
 
-        return folder, conduct(plan, workload, folder, progress, enough)
-    finally:
-        if workload is not None:
-            workload.close()
+        return folder, conduct(plan, addresses, workload, folder, progress, enough)
 
 
 def measure(plan: Plan, progress: Progress) -> Outcome:
@@ -77,27 +77,29 @@ def measure(plan: Plan, progress: Progress) -> Outcome:
     return Outcome(folder=folder, analysis=analysis, trouble=trouble)
 
 
-def _check(plan: Plan) -> None:
+def check(plan: Plan) -> None:
     """Refuse what cannot work before anything is created."""
     for text in (plan.trigger, *plan.phases.values()):
         if text is None:
             continue
         trigger = parse_trigger(text)
-        if trigger.source == "host" and plan.workload is None:
+        if trigger.source == "host" and plan.workload is None and not plan.marked:
             raise UsageError(
                 "The trigger 'host' needs a workload that this host runs.",
                 "Name one with --workload, or use a digital line.",
             )
-        if trigger.source == "serial" and plan.serial is None:
+        if trigger.source == "serial" and plan.serial is None and plan.workload is None:
             raise UsageError("The trigger 'serial' needs the device's text.", "Name its port with --serial PORT,BAUD.")
-    if not plan.meters and plan.workload is None:
+    if not plan.meters and plan.workload is None and not plan.marked:
         raise UsageError("Without a meter and without a workload there is nothing to measure.", "Name one of them.")
     if plan.sync_code and (plan.workload is None or not plan.meters):
         raise UsageError("A sync code needs a workload that plays it and a meter that sees it.", "Name both.")
     if not plan.meters and plan.simulate:
         raise UsageError("--simulate needs a --meter to simulate.")
-    if not plan.simulate and (plan.load or plan.faults):
+    if not plan.simulate and (plan.load or plan.faults) and _board(plan) is None:
         raise UsageError("--load and --faults belong to a simulated meter.", "Add --simulate, or leave them out.")
+    if plan.edge and plan.workload is None and not plan.marked:
+        raise UsageError("An edge is put around inferences that this host runs.", "Name one with --workload.")
     parse_load(plan.load or DEFAULT_LOAD)
     parse_faults(plan.faults or "")
 
@@ -143,27 +145,71 @@ def _with_missed_target(analysis: Analysis, target: float) -> Analysis:
     return replace(analysis, result=replace(analysis.result, caveats=caveats))
 
 
-def _workload(plan: Plan) -> Workload | None:
+@contextlib.contextmanager
+def stand_ins(plan: Plan) -> Iterator[tuple[list[str], str]]:
+    """Addresses of the meters and of the simulated board ("" where there is none); simulators run meanwhile."""
+    with contextlib.ExitStack() as simulators:
+        addresses, board = [meter.address for meter in plan.meters], _board(plan)
+        if board is not None and not plan.meters:
+            yield addresses, simulators.enter_context(SimulatedMeter(board.kind, load=plan.load)).address
+        elif plan.simulate:
+            simulated = [
+                SimulatedMeter(meter.key, load=plan.load, faults=plan.faults, board=board) for meter in plan.meters
+            ]
+            addresses = [simulators.enter_context(meter).address for meter in simulated]
+            yield addresses, simulated[0].board
+        else:
+            yield addresses, ""
+
+
+def _board(plan: Plan) -> Board | None:
+    """The simulated board that a workload asks for by the address "simulated"."""
+    spec = parse_workload(plan.workload) if plan.workload else None
+    if spec is None or spec.target != SIMULATED:
+        return None
+    if len(plan.meters) > 1:
+        raise UsageError("A simulated board is seen by one meter only.", "Name one --meter.")
+    if plan.meters and not plan.simulate:
+        raise UsageError("A real meter does not see a simulated board.", "Add --simulate, or name the board's port.")
+    return Board(kind=spec.kind, options=plan.board_options)
+
+
+def _workload(plan: Plan, board: str) -> Workload | None:
     if plan.workload is None:
         return None
     spec = parse_workload(plan.workload, plan.workload_options)
-    return registry.workload(spec.kind).create(spec.target, spec.options)
+    module = registry.workload(spec.kind)
+    return module.create(board or spec.target, spec.options)
+
+
+def _edge(plan: Plan, workload: Workload, held: contextlib.ExitStack, progress: Progress) -> None:
+    """Have the workload toggle a line of this host around each window; what that costs is kept with the run."""
+
+
+def trigger_of(plan: Plan, habits: Habits | None) -> str | None:
+    """What was asked for, else the best of the workload's that a meter of the plan can see."""
+    if plan.trigger or habits is None:
+        return plan.trigger
+    channels = [channel for meter in plan.meters for channel in registry.instrument(meter.key).INFO.channels]
+    lines = {line for channel in channels for line in channel.lines}
+    return next(text for text in habits.triggers if not (one := parse_trigger(text)).digital or one.source in lines)
 
 
 # -- what is written about it -----------------------------------------------------------------------------------------
 
 
-def _meta(plan: Plan, workload: Mapping[str, Any] | None) -> dict[str, Any]:
+def meta(plan: Plan, workload: Workload | None) -> dict[str, Any]:
+    """The content of run.json."""
     return {
-        "trigger": plan.trigger or ("host" if plan.workload else None),
+        "trigger": trigger_of(plan, None if workload is None else workload.habits),
         "phases": dict(plan.phases),
         "conditions": asdict(plan.conditions) if plan.conditions else None,
-        "inferences_per_window": plan.inferences_per_window or (1 if plan.workload else None),
+        "inferences_per_window": plan.inferences_per_window,
         "device": plan.device,
-        "workload": workload,
+        "workload": plan.board_runs if workload is None else workload.describe(),
         "battery": plan.battery,
         "truth": plan.truth,
-        "simulated": plan.simulate,
+        "simulated": plan.simulate or _board(plan) is not None,
         "note": plan.note,
         "provenance": {
             "command": list(plan.argv),

@@ -70,7 +70,7 @@ def parse_trigger(text: str) -> Trigger:
             "Triggers are d0, d0:low, d0:rising, d0:falling-pairs, c1@1.65V, host, serial, stdout, events and shape.",
         )
     source, form = match[1], match[2]
-    if source == "host" and form not in (None, "pairs"):
+    if source == "host" and form is not None and form not in FORMS:
         return Trigger(source=f"host:{form}", form="pairs")
     if source in ("serial", "stdout") and form is not None:
         begin, comma, end = form.partition(",")
