@@ -5,6 +5,10 @@ run = jm.load("results/2026-11-20T20-41-26Z-kws")
 run.result().energy_per_inference_j.median
 with jm.open("ppk2", supply="3.0V") as meter:
     run = meter.record("5s")
+with jm.measure("ppk2", supply="3.0V", trigger="d0") as m:
+    for _ in range(100):
+        with m.inference():
+            interpreter.invoke()
 
 Names are loaded when they are first used, so that importing the package costs nothing.
 """
@@ -17,16 +21,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from joulemeter.api import Meter, Run, load, open  # noqa: A004 - jm.open reads like the thing it does
     from joulemeter.errors import JouleMeterError
+    from joulemeter.measurement import Measurement, measure
     from joulemeter.result import Result
 
-__all__ = ["JouleMeterError", "Meter", "Result", "Run", "load", "open"]
+__all__ = ["JouleMeterError", "Measurement", "Meter", "Result", "Run", "load", "measure", "open"]
 
 _HOMES = {
     "JouleMeterError": "errors",
+    "Measurement": "measurement",
     "Meter": "api",
     "Result": "result",
     "Run": "api",
     "load": "api",
+    "measure": "measurement",
     "open": "api",
 }
 

@@ -52,6 +52,7 @@ class Code(StrEnum):
     SHAPE_DOUBT = "shape-doubt"
     HOST_CLOCK_ONLY = "host-clock-only"
     COUNT_MISMATCH = "count-mismatch"
+    EDGE_COST = "edge-cost"
     # the statistics
     SINGLE_WINDOW = "single-window"
     FEW_WINDOWS = "few-windows"

@@ -104,6 +104,18 @@ class Stage:
             else:
                 time.sleep(left)
 
+    def baseline(self) -> None:
+        """Record idle on purpose, if the plan wants it."""
+        duration_s = self.plan.baseline_s
+        if not duration_s or not self.recorders:
+            return
+        begin = time.monotonic_ns()
+        while (left := duration_s - (time.monotonic_ns() - begin) * 1e-9) > 0:
+            health = self.poll(min(left, 0.1))
+            self.progress(f"baseline · {_line(health, None, None, duration_s - left)}")
+        stamps = (("begin", begin), ("end", time.monotonic_ns()))
+        self.keep([Event(label=label, source="baseline", monotonic_ns=at) for label, at in stamps])
+
     def keep(self, events: Sequence[Event]) -> None:
         if events:
             store.append_events(self.folder, events)
@@ -172,12 +184,12 @@ def _forget(folder: Path) -> None:
 def _run(stage: Stage, workload: Workload | None, enough: Enough) -> None:
     plan = stage.plan
     if workload is None:
-        _baseline(stage)
+        stage.baseline()
         _wait(stage, enough)
         return
     try:
         workload.ready(stage.progress)
-        _baseline(stage)
+        stage.baseline()
         _play_code(stage, workload)
         _run_workload(stage, workload)
         _play_code(stage, workload)
@@ -246,18 +258,6 @@ def _line(health: Health, complete: int | None, goal: int | None, elapsed_s: flo
     if health.lost:
         parts.append(f"{health.lost} LOST")
     return " · ".join(parts)
-
-
-def _baseline(stage: Stage) -> None:
-    duration_s = stage.plan.baseline_s
-    if not duration_s or not stage.recorders:
-        return
-    begin = time.monotonic_ns()
-    while (left := duration_s - (time.monotonic_ns() - begin) * 1e-9) > 0:
-        health = stage.poll(min(left, 0.1))
-        stage.progress(f"baseline · {_line(health, None, None, duration_s - left)}")
-    stamps = (("begin", begin), ("end", time.monotonic_ns()))
-    stage.keep([Event(label=label, source="baseline", monotonic_ns=at) for label, at in stamps])
 
 
 # -- workloads --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,7 @@ from joulemeter.transport.faults import parse_faults
 from joulemeter.trigger import parse_trigger
 from joulemeter.workload import Habits, Workload
 from joulemeter.workload import parse as parse_workload
+from joulemeter.workload.edge import EdgeLine, measure_cost, parse_edge
 
 Progress = Callable[[str], None]
 # The address of a board that is not there.
@@ -49,12 +50,18 @@ def record(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | None
             held.callback(workload.close)
             progress("preparing the workload")
             workload.prepare()
-            _edge(plan, workload, held, progress)
-        folder = store.create_run(plan.output, plan.name, meta(plan, workload))
+            edge, cost = open_edge(plan, held)
+            if edge is not None:
+                workload.edges(edge)
+        else:
+            cost = None
+        described = plan.board_runs if workload is None else workload.describe()
+        content = meta(plan, workload.habits if workload is not None else None, described, cost)
+        folder = store.create_run(plan.output, plan.name, content)
 
         def enough() -> bool:
             with contextlib.suppress(DataError):
-                return plan.target is not None and narrow_enough(_analyze(folder, plan), plan.target)
+                return plan.target is not None and narrow_enough(analyze_run(folder, plan), plan.target)
             return False
 
         return folder, conduct(plan, addresses, workload, folder, progress, enough)
@@ -64,7 +71,7 @@ def measure(plan: Plan, progress: Progress) -> Outcome:
     """Record and analyse. Raises JouleMeterError when there is no result; the recording is kept and named."""
     folder, trouble = record(plan, progress)
     try:
-        analysis = _analyze(folder, plan)
+        analysis = analyze_run(folder, plan)
     except JouleMeterError as error:
         worse = trouble or error
         raise type(worse)(worse.what, f"{worse.remedy} The recording is kept in {folder}.".strip()) from error
@@ -98,13 +105,16 @@ def check(plan: Plan) -> None:
         raise UsageError("--simulate needs a --meter to simulate.")
     if not plan.simulate and (plan.load or plan.faults) and _board(plan) is None:
         raise UsageError("--load and --faults belong to a simulated meter.", "Add --simulate, or leave them out.")
-    if plan.edge and plan.workload is None and not plan.marked:
-        raise UsageError("An edge is put around inferences that this host runs.", "Name one with --workload.")
+    if plan.edge is not None:
+        parse_edge(plan.edge)
+        if plan.workload is None and not plan.marked:
+            raise UsageError("An edge is put around inferences that this host runs.", "Name one with --workload.")
     parse_load(plan.load or DEFAULT_LOAD)
     parse_faults(plan.faults or "")
 
 
-def _analyze(folder: Path, plan: Plan) -> Analysis:
+def analyze_run(folder: Path, plan: Plan) -> Analysis:
+    """The result of what was recorded. Raises JouleMeterError when there is none."""
     request = Request(
         trigger=plan.trigger,
         phases=plan.phases,
@@ -182,14 +192,20 @@ def _workload(plan: Plan, board: str) -> Workload | None:
     return module.create(board or spec.target, spec.options)
 
 
-def _edge(plan: Plan, workload: Workload, held: contextlib.ExitStack, progress: Progress) -> None:
-    """Have the workload toggle a line of this host around each window; what that costs is kept with the run."""
+def open_edge(plan: Plan, held: contextlib.ExitStack) -> tuple[EdgeLine | None, Mapping[str, Any] | None]:
+    """The line that this host toggles around each window, and what that costs, measured before anything records."""
+    if plan.edge is None:
+        return None, None
+    edge = held.enter_context(parse_edge(plan.edge))
+    return edge, measure_cost(edge).to_dict()
 
 
 def trigger_of(plan: Plan, habits: Habits | None) -> str | None:
     """What was asked for, else the best of the workload's that a meter of the plan can see."""
     if plan.trigger or habits is None:
         return plan.trigger
+    if plan.edge and plan.meters:
+        return "d0" if parse_edge(plan.edge).level == "high" else "d0:low"
     channels = [channel for meter in plan.meters for channel in registry.instrument(meter.key).INFO.channels]
     lines = {line for channel in channels for line in channel.lines}
     return next(text for text in habits.triggers if not (one := parse_trigger(text)).digital or one.source in lines)
@@ -198,15 +214,18 @@ def trigger_of(plan: Plan, habits: Habits | None) -> str | None:
 # -- what is written about it -----------------------------------------------------------------------------------------
 
 
-def meta(plan: Plan, workload: Workload | None) -> dict[str, Any]:
-    """The content of run.json."""
+def meta(
+    plan: Plan, habits: Habits | None, workload: Mapping[str, Any] | None, edge: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The content of run.json; `edge` is what toggling a line around the windows costs."""
     return {
-        "trigger": trigger_of(plan, None if workload is None else workload.habits),
+        "trigger": trigger_of(plan, habits),
+        "edge": edge,
         "phases": dict(plan.phases),
         "conditions": asdict(plan.conditions) if plan.conditions else None,
         "inferences_per_window": plan.inferences_per_window,
         "device": plan.device,
-        "workload": plan.board_runs if workload is None else workload.describe(),
+        "workload": workload,
         "battery": plan.battery,
         "truth": plan.truth,
         "simulated": plan.simulate or _board(plan) is not None,

@@ -33,7 +33,7 @@ from joulemeter.instrument import Decoder
 from joulemeter.physics import clock
 from joulemeter.physics.calibration import Calibration, calibrated
 from joulemeter.registry import instrument
-from joulemeter.result import Result
+from joulemeter.result import SCHEMA, Result
 from joulemeter.window import WindowEnergy
 
 RUN, EVENTS, HEADER, WORDS, MARKS = "run.json", "events.jsonl", "header.json", "words.raw", "marks.jsonl"
@@ -191,6 +191,25 @@ def write_result(folder: Path, result: Result, windows: Sequence[WindowEnergy]) 
             "Free space, then `joulemeter analyze` makes it again from the recording.",
         ) from error
     write_windows(folder / "windows.csv", windows)
+
+
+def read_result(path: Path) -> Result:
+    """A result.json. Raises UsageError, DataError."""
+    import msgspec
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        result = msgspec.json.decode(content, type=Result)
+    except msgspec.DecodeError as error:
+        raise DataError(
+            f"{path} is not a result of this version: {error}.", "Run `joulemeter analyze` again."
+        ) from error
+    if result.schema != SCHEMA:
+        raise DataError(f"{path} has the schema {result.schema!r}, not {SCHEMA!r}.", "Run `joulemeter analyze` again.")
+    return result
 
 
 def write_windows(path: Path, windows: Sequence[WindowEnergy]) -> None:

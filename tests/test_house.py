@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
     (0, "ground", "errors units caveat capture window result synthetic timeline pattern trigger"),
-    (1, "wire", "instrument reader transport workload readers serialtext"),
+    (1, "wire", "instrument reader transport workload readers serialtext markers"),
     (1, "physics", "physics"),
     (
         2,
@@ -25,7 +25,7 @@ for _floor, _wing, _names in (
         "registry plan store calibrations calibrating record recorder conduct session simulation profile "
         "simulated loading diagnosis testing",
     ),
-    (3, "faces", "cli report demo export api __main__"),
+    (3, "faces", "cli report demo export api measurement pytest_plugin __main__"),
 ):
     FLOORS |= dict.fromkeys(_names.split(), (_floor, _wing))
 

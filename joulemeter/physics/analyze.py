@@ -20,7 +20,7 @@ from joulemeter.physics.agreement import agree
 from joulemeter.physics.align import Alignment
 from joulemeter.physics.battery import simple_life
 from joulemeter.physics.combine import evaluate
-from joulemeter.physics.doubts import about_count, about_stream
+from joulemeter.physics.doubts import about_count, about_edge, about_stream
 from joulemeter.physics.integrate import integrate
 from joulemeter.physics.kinds import covered_until_ns
 from joulemeter.physics.stats import inspect, summarise
@@ -35,6 +35,8 @@ from joulemeter.window import Role, Window, WindowEnergy
 MAX_ALIGNMENT = 0.1
 # A baseline is cut into this many parts, so that it shows its own scatter and drift.
 BASELINE_PARTS = 10
+# What the source of a stamp begins with that marks a part of the host's inference.
+PART = "host:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +103,11 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
     alignment = replace(alignment, sync=replace(alignment.sync, clock=clocked_by))
     caveats = [*_about_count(per_window, alignment), *recording.caveats, *alignment.caveats]
     if stream is None:
-        return _timing_only(recording, alignment, caveats)
-    _refuse_loose_edges(alignment, MAX_ALIGNMENT if request.max_alignment is None else request.max_alignment)
+        return _timing_only(recording, alignment, _timed_phases(recording, request), caveats)
+    max_share = MAX_ALIGNMENT if request.max_alignment is None else request.max_alignment
+    _refuse_loose_edges(alignment, max_share)
     phases = {
-        name: _phase(recording, stream, name, parse_trigger(text), request)
+        name: _phase(recording, stream, name, parse_trigger(text), request.debounce_s, max_share)
         for name, text in _phases(recording, request).items()
     }
     told = recording.meta.get("conditions")
@@ -126,11 +129,9 @@ def _refuse_loose_edges(alignment: Alignment, share: float) -> None:
 
     Edges of a line in the samples themselves are unbiased and average out; stamps from elsewhere may all be late.
     """
-    u_edge_s = alignment.sync.residual_s
-    if alignment.sync.grade == "in-band" or not u_edge_s:
+    if alignment.sync.grade == "in-band":
         return
-    duration_s = float(np.median([window.duration_s for window in alignment.windows]))
-    off_s = 2 * math.sqrt(2) * u_edge_s
+    duration_s, off_s = _median_s(alignment), _off_by_s(alignment)
     if off_s > share * duration_s:
         raise DataError(
             f"The windows cannot be placed well enough: edges may be off by {show_duration(off_s)} in windows of "
@@ -143,15 +144,28 @@ def _refuse_loose_edges(alignment: Alignment, share: float) -> None:
 def _phases(recording: Recording, request: Request) -> dict[str, str]:
     """Triggers by name: those asked for, and the parts that the host stamped on its own."""
     asked = recording.meta.get("phases") if request.phases is None else request.phases
-    stamped = {event.source for event in recording.events if event.source.startswith("host:")}
-    return {source.removeprefix("host:"): source for source in sorted(stamped)} | dict(asked or {})
+    stamped = {event.source for event in recording.events if event.source.startswith(PART)}
+    return {source.removeprefix(PART): source for source in sorted(stamped)} | dict(asked or {})
 
 
 def _phase(
-    recording: Recording, stream: Stream, name: str, trigger: Trigger, request: Request
+    recording: Recording, stream: Stream, name: str, trigger: Trigger, debounce_s: float | None, max_share: float
 ) -> tuple[WindowEnergy, ...]:
-    found = aligning.align(recording, stream, trigger, debounce_s=request.debounce_s)
-    return tuple(integrate(stream, [replace(window, role=Role.PHASE, label=name) for window in found.windows]))
+    """The occurrences of one part; those placed too loosely by the host's stamps have a duration only."""
+    found = aligning.align(recording, stream, trigger, debounce_s=debounce_s)
+    windows = [replace(window, role=Role.PHASE, label=name) for window in found.windows]
+    if trigger.stamped and _off_by_s(found) > max_share * _median_s(found):
+        return tuple(map(_unmeasured, windows))
+    return tuple(integrate(stream, windows))
+
+
+def _off_by_s(alignment: Alignment) -> float:
+    """By how much both edges of a window together may be off, at k = 2."""
+    return 2 * math.sqrt(2) * (alignment.sync.residual_s or 0.0)
+
+
+def _median_s(alignment: Alignment) -> float:
+    return float(np.median([window.duration_s for window in alignment.windows]))
 
 
 def _listed(rejected: Mapping[str, int]) -> str:
@@ -210,6 +224,7 @@ def _with_energy(
     conditions: Conditions | None,
 ) -> Analysis:
     header = stream.header
+    stamped = {event.source.removeprefix(PART) for event in recording.events if event.source.startswith(PART)}
     baseline = [part for window in _baseline(recording, stream) for part in idling.split(window, BASELINE_PARTS)]
     start_ns, stop_ns = alignment.windows[0].start_ns, max(window.stop_ns for window in alignment.windows)
     between = idling.spans(alignment.windows, start_ns, stop_ns, guard_s=idling.guard_s(stream))
@@ -234,7 +249,7 @@ def _with_energy(
             f"Nothing was measured: all {len(windows)} window(s) were rejected ({_listed(rejected)}).",
             "Look at the recording with `joulemeter report`, and record again.",
         )
-    caveats += about_stream(stream, windows, kept, alignment)
+    caveats += [*about_stream(stream, windows, kept, alignment), *about_edge(recording, alignment)]
     energies = [window.per_inference_j for window in kept if window.per_inference_j is not None]
     basis = Basis.SIMULATED if header.simulated else _power_basis(header)
     terms: tuple[Term, ...] = ()
@@ -302,7 +317,12 @@ def _with_energy(
         efficiency=summary.efficiency(energy, latency),
         sync=alignment.sync,
         phases={
-            name: summary.of_phase(found, sum(window.window.inferences for window in kept), basis, time_basis)
+            name: summary.of_phase(
+                found,
+                sum(window.window.inferences for window in kept),
+                basis,
+                Basis.SIMULATED if header.simulated and name not in stamped else Basis.MEASURED,
+            )
             for name, found in phases.items()
         },
         uncertainty=terms,
@@ -390,7 +410,26 @@ def _voltage_basis(header: Header) -> str | None:
 # -- without a meter --------------------------------------------------------------------------------------------------
 
 
-def _timing_only(recording: Recording, alignment: Alignment, caveats: list[Caveat]) -> Analysis:
+def _timed_phases(recording: Recording, request: Request) -> dict[str, tuple[WindowEnergy, ...]]:
+    """The parts that the host stamped; lines need a meter."""
+    triggers = {name: parse_trigger(text) for name, text in _phases(recording, request).items()}
+    return {
+        name: tuple(map(_unmeasured, aligning.align(recording, None, trigger).windows))
+        for name, trigger in triggers.items()
+        if trigger.stamped
+    }
+
+
+def _unmeasured(window: Window) -> WindowEnergy:
+    return WindowEnergy(window=window, energy_j=None, charge_c=None, mean_power_w=None, peak_power_w=None, samples=0.0)
+
+
+def _timing_only(
+    recording: Recording,
+    alignment: Alignment,
+    phases: Mapping[str, tuple[WindowEnergy, ...]],
+    caveats: list[Caveat],
+) -> Analysis:
     latency = summary.of_latency(alignment.windows, Basis.MEASURED)
     reason = "no meter was used"
     caveats.append(
@@ -415,13 +454,16 @@ def _timing_only(recording: Recording, alignment: Alignment, caveats: list[Cavea
         latency_s=latency,
         efficiency=summary.efficiency(Summary(), latency),
         sync=alignment.sync,
-        caveats=_ordered(caveats, False),
+        phases={
+            name: summary.of_phase(
+                found, sum(window.inferences for window in alignment.windows), Basis.UNAVAILABLE, Basis.MEASURED
+            )
+            for name, found in phases.items()
+        },
+        caveats=_ordered(caveats, bool(recording.meta.get("simulated"))),
     )
-    empty = tuple(
-        WindowEnergy(window=window, energy_j=None, charge_c=None, mean_power_w=None, peak_power_w=None, samples=0.0)
-        for window in alignment.windows
-    )
-    return Analysis(result=result, windows=empty, used=(True,) * len(empty), alignment=alignment)
+    empty = tuple(map(_unmeasured, alignment.windows))
+    return Analysis(result=result, windows=empty, used=(True,) * len(empty), alignment=alignment, phases=phases)
 
 
 # -- both -------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from joulemeter.capture import Basis, Quantity, Stream
+import numpy as np
+
+from joulemeter.capture import Basis, Quantity, Recording, Stream
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.physics.align import Alignment
 from joulemeter.result import Sync
@@ -120,7 +122,7 @@ def about_stream(
 
 def _short_windows(windows: Sequence[WindowEnergy], sync: Sync) -> list[Caveat]:
     """EEMBC and MLCommons call windows of less than ten seconds invalid; their runners publish them all the same."""
-    if sync.trigger is None or not sync.trigger.startswith("events"):
+    if sync.trigger is None or not (sync.trigger.startswith("events") or sync.trigger.endswith("falling-pairs")):
         return []
     short = [window.window.index for window in windows if window.window.duration_s < MLPERF_MIN_WINDOW_S]
     if not short:
@@ -131,6 +133,33 @@ def _short_windows(windows: Sequence[WindowEnergy], sync: Sync) -> list[Caveat]:
             f"{len(short)} window(s) are shorter than the {MLPERF_MIN_WINDOW_S:g} s that MLPerf Tiny demands. Their "
             "edges weigh more; such a run is not valid for submission. Use more inferences per window.",
             windows=short,
+        )
+    ]
+
+
+def about_edge(recording: Recording, alignment: Alignment) -> list[Caveat]:
+    """What the edges that this host toggled add to each window, from the line's pulses beside the host's stamps."""
+    if not recording.meta.get("edge") or alignment.sync.grade != "in-band":
+        return []
+    begins, ends = (
+        [event.monotonic_ns for event in recording.events if event.source == "host" and event.label == label]
+        for label in ("begin", "end")
+    )
+    stamped_s = [(end - begin) * 1e-9 for begin, end in zip(begins, ends, strict=False) if begin and end]
+    if not stamped_s:
+        return []
+    pulse_s = float(np.median([window.duration_s for window in alignment.windows]))
+    added_s = pulse_s - float(np.median(stamped_s))
+    share = added_s / pulse_s
+    say = doubt if share > HOST_EDGE_SHARE else note
+    return [
+        say(
+            Code.EDGE_COST,
+            f"The line that marks the windows is toggled by this host: its pulses are {show_duration(added_s)} "
+            f"({share:.2%}) longer than the inference, and the energy holds what is drawn meanwhile. More inferences "
+            "per window make the share smaller.",
+            added_s=added_s,
+            share=share,
         )
     ]
 

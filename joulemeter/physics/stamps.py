@@ -199,4 +199,4 @@ def begin_end(events: Iterable[tuple[str, int, Event]], trigger: Trigger) -> tup
             f"The trigger never came: no pair of begin and end stamps from {trigger} was recorded.",
             "Check that the workload ran and marked its inferences.",
         )
-    return spans, caveats
+    return sorted(spans, key=lambda span: span.start_ns), caveats

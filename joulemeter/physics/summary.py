@@ -19,9 +19,10 @@ from joulemeter.window import Window, WindowEnergy
 def of_phase(windows: Sequence[WindowEnergy], inferences: int, basis: Basis, time_basis: Basis) -> Phase:
     whole = [window for window in windows if not window.missing_s]
     energies = [window.energy_j for window in whole if window.energy_j is not None]
+    reason = "no voltage, no meter, or edges that are not placed well enough"
     return Phase(
         windows=len(whole),
-        energy_j=of(summarise(energies), basis, None) if energies else Summary(reason="energy is unavailable"),
+        energy_j=of(summarise(energies), basis, None) if energies else Summary(reason=reason),
         duration_s=of_latency([window.window for window in whole], time_basis) if whole else Summary(),
         per_inference=len(whole) / inferences if inferences else None,
     )
