@@ -11,7 +11,7 @@ from typing import Self
 
 from joulemeter import calibrations, store
 from joulemeter.capture import Event
-from joulemeter.errors import IncompleteError, JouleMeterError, UsageError
+from joulemeter.errors import KEPT, IncompleteError, JouleMeterError, UsageError
 from joulemeter.pattern import default_pattern
 from joulemeter.physics.calibration import check
 from joulemeter.plan import Plan
@@ -139,7 +139,7 @@ def conduct(
         except JouleMeterError as error:
             trouble = error
         except KeyboardInterrupt:
-            trouble = IncompleteError("Interrupted.", "What was recorded until then is kept.")
+            trouble = IncompleteError("Interrupted.", KEPT)
     return trouble or stage.trouble
 
 

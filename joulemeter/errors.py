@@ -13,6 +13,11 @@ Each says what happened, to what, and what to do next. A rule that failed (`chec
 
 from __future__ import annotations
 
+from typing import Self
+
+# What a remedy says of an unfinished recording while its place is not known.
+KEPT = "What was recorded until then is kept."
+
 
 class JouleMeterError(Exception):
     """What happened and to what, then the remedy as a sentence of its own."""
@@ -23,6 +28,12 @@ class JouleMeterError(Exception):
         super().__init__(what, remedy)
         self.what = what
         self.remedy = remedy
+
+    def kept_in(self, place: object) -> Self:
+        """Itself, saying also where the recording is."""
+        self.remedy = f"{self.remedy.replace(KEPT, '').strip()} The recording is kept in {place}.".strip()
+        self.args = (self.what, self.remedy)
+        return self
 
     def __str__(self) -> str:
         return f"{self.what} {self.remedy}".strip()

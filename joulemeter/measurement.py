@@ -101,15 +101,15 @@ class Measurement:
         folder = self.folder
         if folder is None:
             raise UsageError("A measurement begins with `with`.")
-        kept = f"The recording is kept in {folder}."
         try:
             self._analysis = session.analyze_run(folder, self.plan)
             store.write_result(folder, self._analysis.result, self._analysis.rows)
         except JouleMeterError as error:
-            worse = trouble or error
-            raise type(worse)(worse.what, f"{worse.remedy} {kept}".strip()) from error
+            if trouble is not None:
+                raise trouble.kept_in(folder) from error
+            raise error.kept_in(folder) from None
         if trouble is not None:
-            raise type(trouble)(trouble.what, f"{trouble.remedy} {kept}".strip())
+            raise trouble.kept_in(folder)
 
     def _keep(self, stamps: Stamps) -> None:
         self._stage.keep(events_of(stamps))

@@ -73,8 +73,9 @@ def measure(plan: Plan, progress: Progress) -> Outcome:
     try:
         analysis = analyze_run(folder, plan)
     except JouleMeterError as error:
-        worse = trouble or error
-        raise type(worse)(worse.what, f"{worse.remedy} The recording is kept in {folder}.".strip()) from error
+        if trouble is not None:
+            raise trouble.kept_in(folder) from error
+        raise error.kept_in(folder) from None
     if trouble is None and plan.target is not None and not narrow_enough(analysis, plan.target):
         analysis = _with_missed_target(analysis, plan.target)
     try:
