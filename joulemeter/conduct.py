@@ -21,6 +21,7 @@ from joulemeter.trigger import Trigger, parse_trigger
 from joulemeter.units import show, show_duration
 from joulemeter.workload import Stamps, Workload
 from joulemeter.workload.beacon import play
+from joulemeter.workload.stamping import salvaged
 
 Progress = Callable[[str], None]
 # Whether what has been recorded so far is precise enough.
@@ -278,7 +279,12 @@ def _run_workload(stage: Stage, workload: Workload) -> None:
         if done and warmup:
             workload.warm_up(1)  # what happened between the batches has cooled the caches
         began = time.monotonic()
-        stamps = workload.run(batch if total is None else min(batch, total - done), plan.inferences_per_window)
+        try:
+            stamps = workload.run(batch if total is None else min(batch, total - done), plan.inferences_per_window)
+        except BaseException as error:
+            if (done_before := salvaged(error)) is not None:
+                stage.keep(events_of(done_before))
+            raise
         stage.keep([*workload.heard(), *events_of(stamps)])
         if stage.recorders:
             stage.poll(0)

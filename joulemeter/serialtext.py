@@ -36,23 +36,30 @@ class Line:
 
 
 class LineSplitter:
-    """Bytes to lines. A stamp is the clock when the bytes were seen, less the time they took on the wire."""
+    """Bytes to lines. A stamp is the clock when the bytes were seen, less the time they took on the wire.
 
-    def __init__(self, baud: int) -> None:
+    Nothing that has just come was on the wire before the last look, but for what an adaptor held back. On a wire that
+    is faster than its baud rate says (USB without a UART behind it) this is what bounds the stamps; so `feed` is also
+    to be called when nothing has come.
+    """
+
+    def __init__(self, baud: int, now_ns: int) -> None:
         self._ns_per_byte = BITS_PER_BYTE / baud * 1e9
         self._part = b""
         self._began_ns = 0
+        self._looked_ns = now_ns
 
     def feed(self, raw: bytes, now_ns: int) -> list[Line]:
         lines: list[Line] = []
+        floor_ns, self._looked_ns = self._looked_ns - round(LATENCY_S * 1e9), now_ns
         left = len(raw)
         for piece in raw.splitlines(keepends=True):
             if not self._part:
-                self._began_ns = now_ns - round(left * self._ns_per_byte)
+                self._began_ns = max(floor_ns, now_ns - round(left * self._ns_per_byte))
             left -= len(piece)
             self._part += piece
             if self._part.endswith((b"\n", b"\r")) or len(self._part) > MAX_LINE:
-                lines += self.finish(now_ns - round(left * self._ns_per_byte))
+                lines += self.finish(max(floor_ns, now_ns - round(left * self._ns_per_byte)))
         return lines
 
     def finish(self, now_ns: int) -> list[Line]:
@@ -68,7 +75,7 @@ class SerialText:
     def __init__(self, port: str) -> None:
         """Raises UsageError, NotFoundError, AccessError."""
         address, baud = parse_port(port)
-        self._splitter = LineSplitter(baud)
+        self._splitter = LineSplitter(baud, time.monotonic_ns())
         self._link: Link = connect(address, baud)
         self._events: list[Event] = []
         self._lock = threading.Lock()

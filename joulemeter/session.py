@@ -48,6 +48,8 @@ def record(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | None
         workload = _workload(plan, board)
         if workload is not None:
             held.callback(workload.close)
+            if plan.sync_code and not workload.habits.plays:
+                raise UsageError("This workload cannot play a sync code.", "Use a trigger line.")
             progress("preparing the workload")
             workload.prepare()
             edge, cost = open_edge(plan, held)
@@ -189,8 +191,11 @@ def _workload(plan: Plan, board: str) -> Workload | None:
     if plan.workload is None:
         return None
     spec = parse_workload(plan.workload, plan.workload_options)
-    module = registry.workload(spec.kind)
-    return module.create(board or spec.target, spec.options)
+    if spec.target.startswith("ssh://"):
+        from joulemeter.workload import remote
+
+        return remote.create(spec.kind, spec.target, spec.options)
+    return registry.workload(spec.kind).create(board or spec.target, spec.options)
 
 
 def open_edge(plan: Plan, held: contextlib.ExitStack) -> tuple[EdgeLine | None, Mapping[str, Any] | None]:

@@ -116,6 +116,12 @@ def test_a_loose_stamp_widens_the_search_and_not_the_window() -> None:
     assert spans_ms(aligned(recorded(states, loose))) == [(500, 700)]
 
 
+def test_an_edge_belongs_to_the_nearest_of_two_windows_back_to_back() -> None:
+    states = line([(500, 595), (600, 695)])
+    found = aligned(recorded(states, host([(495, 598), (599, 698)], u_s=0.02)))
+    assert spans_ms(found) == [(500, 595), (600, 695)]
+
+
 def test_parts_stamped_by_the_host_are_phases() -> None:
     part = [
         Event(label=label, source="host:pre", monotonic_ns=ORIGIN_NS + at * 1_000_000)

@@ -29,7 +29,10 @@ for _floor, _wing, _names in (
 ):
     FLOORS |= dict.fromkeys(_names.split(), (_floor, _wing))
 
-HEAVY = ("scipy", "pandas", "matplotlib", "pyvisa", "numba", "plotly", "ai_edge_litert", "tflite_runtime", "tensorflow")
+HEAVY = (
+    *("scipy", "pandas", "matplotlib", "pyvisa", "numba", "plotly", "PIL"),
+    *("ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime", "openvino"),
+)
 
 
 def modules(folder: str) -> list[Path]:

@@ -70,8 +70,8 @@ def _pulses(pulses: Sequence[Span], expected: Expected) -> tuple[list[Span], int
     middles = np.array([(pulse.start_ns + pulse.stop_ns) / 2 for pulse in pulses])
     kept: list[Span] = []
     misfits = inside = 0
-    for window in expected.windows:
-        within, count = pulses[_within(middles, window, expected.margin_s)], window.inferences or 1
+    for window, reach in zip(expected.windows, _reaches(middles, expected), strict=True):
+        within, count = pulses[reach], window.inferences or 1
         inside += len(within)
         if len(within) == 1:
             kept.append(replace(within[0], inferences=count, label=window.label))
@@ -86,8 +86,8 @@ def _pairs(falls_ns: NDArray[np.float64], expected: Expected) -> tuple[list[Span
     """Spans, windows that do not fit, pairs outside: two falling edges in each window."""
     kept: list[Span] = []
     inside = 0
-    for window in expected.windows:
-        within = falls_ns[_within(falls_ns, window, expected.margin_s)]
+    for window, reach in zip(expected.windows, _reaches(falls_ns, expected), strict=True):
+        within = falls_ns[reach]
         inside += len(within)
         if len(within) == 2:
             start, stop = np.rint(within).astype(int).tolist()
@@ -95,9 +95,16 @@ def _pairs(falls_ns: NDArray[np.float64], expected: Expected) -> tuple[list[Span
     return kept, len(expected.windows) - len(kept), max(0, len(falls_ns) - inside) // 2
 
 
-def _within(times_ns: NDArray[np.float64], window: Span, margin_s: float) -> slice:
-    first, last = np.searchsorted(times_ns, [window.start_ns - margin_s * 1e9, window.stop_ns + margin_s * 1e9])
-    return slice(int(first), int(last))
+def _reaches(times_ns: NDArray[np.float64], expected: Expected) -> list[slice]:
+    """For each window the times that belong to it: within the margin, and nearer to it than to its neighbours."""
+    starts = np.array([window.start_ns for window in expected.windows], dtype=np.float64)
+    stops = np.array([window.stop_ns for window in expected.windows], dtype=np.float64)
+    half_gaps = np.maximum(starts[1:] - stops[:-1], 0) / 2
+    margin_ns = expected.margin_s * 1e9
+    inner = np.minimum(half_gaps, margin_ns)
+    first = np.searchsorted(times_ns, starts - np.append(margin_ns, inner))
+    last = np.searchsorted(times_ns, stops + np.append(inner, margin_ns))
+    return [slice(int(begin), int(end)) for begin, end in zip(first, last, strict=True)]
 
 
 def expect(stream: Stream, windows: Sequence[Span], u_stamp_s: float) -> Expected | None:

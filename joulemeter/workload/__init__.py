@@ -45,12 +45,14 @@ class Habits:
 
     `windows` is how many; `at_once` how many the first call of `run` is asked for; `triggers` what marks them, the
     best first: a line such as `d0` counts only if a meter has it. `warmup` is the number of inferences before them.
+    `plays`: whether `warm_up` infers there and then, so that a sync code can be played with it.
     """
 
     windows: int = 100
     at_once: int = 100
     warmup: int = 10
     triggers: tuple[str, ...] = ("host",)
+    plays: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

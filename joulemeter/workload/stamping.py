@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from time import monotonic_ns
 
@@ -48,10 +48,11 @@ def stamp(
     begin_ns, end_ns = _written(count), _written(count)
     # A memoryview stores an integer in half the time that an array takes.
     begin, end = begin_ns.data, end_ns.data
-    phases: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-    with no_collector():
+    names = (*around.before, *around.after) if around else ()
+    phases = {name: (_written(count), _written(count)) for name in names}
+    stamps = Stamps(begin_ns=begin_ns, end_ns=end_ns, inferences_per_window=inferences_per_window, phases=phases)
+    with no_collector(), salvaging(stamps):
         if around:
-            phases = {name: (_written(count), _written(count)) for name in (*around.before, *around.after)}
             _surrounded(invoke, inferences_per_window, around, begin, end, phases)
         elif inferences_per_window == 1:
             for window in range(count):
@@ -69,7 +70,31 @@ def stamp(
                 ended = monotonic_ns()
                 begin[window] = started
                 end[window] = ended
-    return Stamps(begin_ns=begin_ns, end_ns=end_ns, inferences_per_window=inferences_per_window, phases=phases)
+    return stamps
+
+
+@contextmanager
+def salvaging(stamps: Stamps) -> Iterator[None]:
+    """What ends the block early carries the windows that were complete by then, for `salvaged`; others hold -1."""
+    try:
+        yield
+    except BaseException as error:
+        done = int(np.count_nonzero(stamps.end_ns >= 0))
+        phases = {name: (begin[:done], end[:done]) for name, (begin, end) in stamps.phases.items()}
+        kept = replace(stamps, begin_ns=stamps.begin_ns[:done], end_ns=stamps.end_ns[:done], phases=phases)
+        error.__dict__["stamps"] = kept
+        raise
+
+
+def salvaged(error: BaseException) -> Stamps | None:
+    """The windows that were complete when `error`, or what caused it, ended a run."""
+    cause: BaseException | None = error
+    while cause is not None:
+        stamps = cause.__dict__.get("stamps")
+        if isinstance(stamps, Stamps):
+            return stamps
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _written(count: int) -> NDArray[np.int64]:
@@ -106,12 +131,12 @@ def _surrounded(
         finally:
             # A line left high would be one endless window to the meter.
             lower_edge()
-        begin[window] = started
-        end[window] = ended
         for call, phase_begin, phase_end in after:
             phase_begin[window] = monotonic_ns()
             call(window)
             phase_end[window] = monotonic_ns()
+        begin[window] = started
+        end[window] = ended
 
 
 def _nothing() -> None:

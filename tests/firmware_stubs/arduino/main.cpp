@@ -1,0 +1,6 @@
+void setup();
+void loop();
+int main() {
+    setup();
+    for (;;) loop();
+}
