@@ -1,33 +1,36 @@
 """TensorFlow Lite models on this host, by whichever runtime with its Interpreter is installed.
 
-The runtime is part of the result: the same file on the same machine is several times faster in one than in another.
-
-Inputs are drawn once from a seeded generator, uniform over what the tensor can hold: all values of an 8 or 16 bit
-integer, both of a bool, [0, 1) of a float. Wider integers are usually indices or lengths, so they are 0 or 1, which
-every vocabulary has.
+The runtime is part of the result: the same file on the same machine is several times faster in one than in another. So
+are the delegates. What they took over is seen in the graph: each part that a delegate runs is a node DELEGATE of its
+own, and those that the runtime's default delegate (XNNPACK) adds come when the tensors are allocated, after those of
+the delegates asked for. A delegate that takes no operator over is an error, since the processor's figures would then
+stand for the accelerator's.
 """
 
 from __future__ import annotations
 
-import hashlib
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Unpack
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter.errors import MissingExtraError, UsageError
-from joulemeter.workload import Stamps, Workload, cpu_governor, cpu_model, refuse_unknown_options, whole
-from joulemeter.workload.stamping import stamp
+from joulemeter.workload import model
+from joulemeter.workload.inputs import Set, TensorSpec
+from joulemeter.workload.model import Common, Model, Reading, Session, brief
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class Runtime:
     module: str
     interpreter: str
     distribution: str
+    load_delegate: str = "load_delegate"
+    resolver: str = "OpResolverType"
     verifies: bool = False
 
 
@@ -60,23 +65,35 @@ RUNTIMES = {
         distribution="tflite-runtime",
     ),
     "tensorflow": Runtime(
-        package="tensorflow", module="tensorflow", interpreter="lite.Interpreter", distribution="tensorflow"
+        package="tensorflow",
+        module="tensorflow",
+        interpreter="lite.Interpreter",
+        distribution="tensorflow",
+        load_delegate="lite.experimental.load_delegate",
+        resolver="lite.experimental.OpResolverType",
     ),
 }
 
+# What a library of a delegate exports: tensorflow/lite/delegates/external/external_delegate_interface.h.
+PLUGIN = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 
-_TRIAL = """
-import importlib, operator, pathlib, sys
-module, name, path, threads = sys.argv[1:]
-try:
-    make = operator.attrgetter(name)(importlib.import_module(module))
-    interpreter = make(model_content=pathlib.Path(path).read_bytes(), num_threads=int(threads))
-    interpreter.allocate_tensors()
-    interpreter.invoke()
-except Exception as error:
-    print(error)
-    sys.exit(1)
-"""
+# What helps with a library whose name has this in it: when it cannot be loaded, when it finds no device, and when it
+# takes nothing over. https://coral.ai/docs/accelerator/get-started, https://coral.ai/docs/m2/get-started (the group
+# apex), https://coral.ai/docs/edgetpu/compiler; the USB numbers are in google-coral/pycoral issue 72.
+REMEDIES: Mapping[str, tuple[str, str, str]] = {
+    "libedgetpu": (
+        "Install the package libedgetpu1-std from Coral's package source, as coral.ai/docs/accelerator/get-started "
+        "says, and plug the accelerator in again.",
+        "Is the Edge TPU there (lsusb shows 1a6e:089a or 18d1:9302; a PCIe one is /dev/apex_0), is it free, and may "
+        "you use it? A USB one may need a udev rule, /dev/apex_0 the group apex.",
+        "Compile the model for the Edge TPU with edgetpu_compiler.",
+    ),
+    "": (
+        "Give the path of a library that exports a TensorFlow Lite delegate for this processor.",
+        "Check its options and that its device is there.",
+        "Convert the model to operators and types that this delegate has, or leave it out.",
+    ),
+}
 
 
 class Interpreter(Protocol):
@@ -91,164 +108,256 @@ class Interpreter(Protocol):
     def invoke(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegate:
+    """A library, by its path or by a name that the dynamic loader finds, and what it is told."""
+
+    library: str
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How an Interpreter is made. `xnnpack` is None where the runtime may do as it does."""
+
+    runtime: Runtime
+    threads: int = 1
+    batch: int | None = None
+    delegates: tuple[Delegate, ...] = ()
+    xnnpack: bool | None = None
+
+
+def delegates(name: str, text: str) -> tuple[Delegate, ...]:
+    """PATH[,key:value...], several parted by ";". Raises UsageError."""
+    found = []
+    for one in text.split(";"):
+        library, *pairs = one.split(",")
+        split = [pair.partition(":") for pair in pairs]
+        if not library or any(not key or not colon for key, colon, _ in split):
+            raise UsageError(f"{name} cannot be {one!r}.", "Write PATH[,key:value...], several parted by ';'.")
+        found.append(Delegate(library=library, options={key: value for key, _, value in split}))
+    return tuple(found)
+
+
 def create(target: str, options: Mapping[str, str]) -> Tflite:
-    """The model file `target` with the options runtime, threads, batch and seed. Raises UsageError."""
-    refuse_unknown_options("tflite", options, ("runtime", "threads", "batch", "seed"))
-    if not target:
-        raise UsageError("A tflite workload needs a model.", "Write tflite:FILE.")
-    return Tflite(
-        Path(target),
-        runtime=options.get("runtime"),
-        threads=whole("threads", options.get("threads", "1"), 1),
-        batch=whole("batch", options["batch"], 1) if "batch" in options else None,
-        seed=whole("seed", options.get("seed", "0"), 0),
-    )
+    """The model file `target` with the options of Tflite and those of every model. Raises UsageError."""
+    return model.create(Tflite, target, options)
 
 
-class Tflite(Workload):
+class Tflite(Model):
     """A .tflite file in an interpreter of this process. `batch` resizes the first dimension of every input."""
 
+    kind = "tflite"
+    what = "a TensorFlow Lite model"
+    options: ClassVar[Mapping[str, Reading]] = {
+        "runtime": model.words,
+        "delegate": delegates,
+        "xnnpack": partial(model.choice, {"on": True, "off": False}),
+    }
+
     def __init__(
-        self, path: Path, *, runtime: str | None = None, threads: int = 1, batch: int | None = None, seed: int = 0
+        self,
+        path: Path,
+        *,
+        runtime: str | None = None,
+        delegate: tuple[Delegate, ...] = (),
+        xnnpack: bool | None = None,
+        **common: Unpack[Common],
     ) -> None:
-        self.path = path
-        self.threads = threads
-        self.batch = batch
-        self.seed = seed
-        self._asked_runtime = runtime
-        self._runtime: Runtime | None = None
-        self._interpreter: Interpreter | None = None
-        self._model_sha256: str | None = None
+        super().__init__(path, **common)
+        self._asked = runtime
+        self._delegates = delegate
+        self._xnnpack = xnnpack
 
-    def prepare(self) -> None:
-        if self._interpreter is not None:
-            return
-        runtime = choose_runtime(self._asked_runtime)
-        content = self._content()
-        if not runtime.verifies:
-            self._try_elsewhere(runtime)
-        make: Callable[..., Interpreter] = attrgetter(runtime.interpreter)(importlib.import_module(runtime.module))
+    def _open(self, content: bytes) -> Session:
+        recipe = Recipe(
+            runtime=choose_runtime(self._asked),
+            threads=self.threads,
+            batch=self.batch,
+            delegates=tuple(_found(delegate) for delegate in self._delegates),
+            xnnpack=self._xnnpack,
+        )
+        if recipe.delegates or not recipe.runtime.verifies:
+            self._try_elsewhere(recipe)
         try:
-            interpreter = make(model_content=content, num_threads=self.threads)
+            return TfliteSession(recipe, content, self.path)
         except (ValueError, RuntimeError) as error:
-            raise self._unloadable(runtime, str(error)) from error
-        self._allocate(interpreter)
-        generator = np.random.default_rng(self.seed)
-        for tensor in interpreter.get_input_details():
-            interpreter.set_tensor(tensor["index"], self._random(tensor, generator))
-        self._runtime, self._interpreter = runtime, interpreter
-        self._model_sha256 = hashlib.sha256(content).hexdigest()
+            raise self._unloadable(recipe.runtime.distribution, error) from error
 
-    def describe(self) -> dict[str, Any]:
-        interpreter, runtime = self._ready()
-        return {
-            "runtime": runtime.distribution,
-            "version": _version(runtime),
-            "delegate": None,
-            "threads": self.threads,
-            "model": self.path.name,
-            "model_sha256": self._model_sha256,
-            "batch": _batch(interpreter),
-            "cpu": cpu_model(),
-            "governor": cpu_governor(),
-            "seed": self.seed,
-        }
+    def _try_elsewhere(self, recipe: Recipe) -> None:
+        """Run the model once in a process of its own: only what does not crash that one is let into this one."""
+        call = "import sys; from joulemeter.workload.tflite import trial; trial(*sys.argv[1:])"
+        command = [sys.executable, "-c", call, msgspec.json.encode(recipe).decode(), str(self.path)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode in (0, 1):
+            return  # What it raised is raised here, too.
+        if not recipe.delegates:
+            raise self._unloadable(recipe.runtime.distribution, "it crashes on it")
+        raise UsageError(
+            f"{_names(recipe.delegates)} and {recipe.runtime.distribution} crash on {self.path}.",
+            "Use a delegate built for this runtime's version, and a sound model.",
+        )
 
-    def warm_up(self, count: int) -> None:
-        invoke = self._ready()[0].invoke
-        with self._explained():
-            for _ in range(count):
-                invoke()
 
-    def run(self, count: int, inferences_per_window: int | None = None) -> Stamps:
-        invoke = self._ready()[0].invoke
-        with self._explained():
-            return stamp(invoke, count, inferences_per_window or 1)
+def trial(recipe: str, path: str) -> None:
+    """What is tried in a process of its own."""
+    TfliteSession(msgspec.json.decode(recipe, type=Recipe), Path(path).read_bytes(), Path(path)).invoke()
 
-    def inputs(self) -> list[NDArray[Any]]:
-        """A copy of every input tensor as it was drawn."""
-        interpreter, _ = self._ready()
-        return [interpreter.get_tensor(tensor["index"]) for tensor in interpreter.get_input_details()]
+
+class TfliteSession(Session):
+    """Raises UsageError, or ValueError or RuntimeError for what is no model."""
+
+    def __init__(self, recipe: Recipe, content: bytes, path: Path) -> None:
+        self._recipe = recipe
+        self._interpreter = _interpreter(recipe, content, path)
+        own = _delegated(self._interpreter)
+        if recipe.delegates and own == 0:
+            raise UsageError(
+                f"{_names(recipe.delegates)} takes over no operator of {path}: it would run on the processor.",
+                _remedy(recipe.delegates[0])[2],
+            )
+        _allocate(self._interpreter, recipe.batch, path)
+        every = _delegated(self._interpreter)
+        self._xnnpack = None if own is None or every is None else every > own
+        if recipe.xnnpack and self._xnnpack is False:
+            raise UsageError(
+                f"XNNPACK takes over no operator of {path} in {recipe.runtime.distribution}.",
+                "Leave xnnpack=on out, or try another runtime.",
+            )
+        if recipe.xnnpack is False and self._xnnpack is None:
+            self._xnnpack = False
+        self._in = [int(tensor["index"]) for tensor in self._interpreter.get_input_details()]
+        self._out = [int(tensor["index"]) for tensor in self._interpreter.get_output_details()]
+        self.inputs = [_spec(tensor) for tensor in self._interpreter.get_input_details()]
+        self.invoke = self._interpreter.invoke
+
+    def fill(self, values: Set) -> None:
+        for index, value in zip(self._in, values, strict=True):
+            self._interpreter.set_tensor(index, value)
 
     def outputs(self) -> list[NDArray[Any]]:
-        """A copy of every output tensor of the last inference."""
-        interpreter, _ = self._ready()
-        return [interpreter.get_tensor(tensor["index"]) for tensor in interpreter.get_output_details()]
+        return [self._interpreter.get_tensor(index) for index in self._out]
 
-    def close(self) -> None:
-        self._interpreter = None
+    def describe(self) -> dict[str, Any]:
+        return {
+            "runtime": self._recipe.runtime.distribution,
+            "version": _version(self._recipe.runtime),
+            "delegate": self._delegate(),
+            "threads": self._recipe.threads,
+        }
 
-    def _ready(self) -> tuple[Interpreter, Runtime]:
-        self.prepare()
-        if self._interpreter is None or self._runtime is None:
-            raise RuntimeError("prepare() returned without an interpreter")
-        return self._interpreter, self._runtime
+    def _delegate(self) -> str | None:
+        """What is active, joined by "+"; "none", or None where this runtime does not show it."""
+        names = [delegate.library for delegate in self._recipe.delegates]
+        if self._xnnpack is None and not names:
+            return None
+        return "+".join([*names, *(["XNNPACK"] if self._xnnpack else [])]) or "none"
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+
+def _interpreter(recipe: Recipe, content: bytes, path: Path) -> Interpreter:
+    runtime = recipe.runtime
+    module = importlib.import_module(runtime.module)
+    make: Callable[..., Interpreter] = attrgetter(runtime.interpreter)(module)
+    more: dict[str, Any] = {}
+    if recipe.xnnpack is False:
         try:
-            yield
-        except (ValueError, RuntimeError) as error:
-            raise UsageError(f"{self.path} does not run: {_brief(str(error))}.") from error
-
-    def _content(self) -> bytes:
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError as error:
-            raise UsageError(f"There is no model {self.path}.", "Check the path.") from error
-        except OSError as error:
-            raise UsageError(f"The model {self.path} cannot be read: {error.strerror}.") from error
-        if not content:
-            raise UsageError(f"{self.path} is not a TensorFlow Lite model: it is empty.", "Convert or fetch it again.")
-        return content
-
-    def _try_elsewhere(self, runtime: Runtime) -> None:
-        """Run the model once in a process of its own: only what does not crash that one is let into this one."""
-        command = [sys.executable, "-c", _TRIAL, runtime.module, runtime.interpreter, str(self.path), str(self.threads)]
-        trial = subprocess.run(command, capture_output=True, check=False, text=True, errors="replace")
-        if trial.returncode != 0:
-            raise self._unloadable(runtime, trial.stdout if trial.returncode == 1 else "it crashes on it")
-
-    def _unloadable(self, runtime: Runtime, why: str) -> UsageError:
-        return UsageError(
-            f"{self.path} is not a TensorFlow Lite model that {runtime.distribution} can load: {_brief(why)}.",
-            "Convert or fetch it again.",
-        )
-
-    def _allocate(self, interpreter: Interpreter) -> None:
-        try:
-            if self.batch is not None:
-                for tensor in interpreter.get_input_details():
-                    if len(tensor["shape"]) == 0:
-                        raise UsageError(
-                            f"The input {tensor['name']!r} of {self.path} is a single number: it has no batch."
-                        )
-                    interpreter.resize_tensor_input(tensor["index"], [self.batch, *map(int, tensor["shape"][1:])])
-            interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            if self.batch is not None:
-                raise UsageError(
-                    f"{self.path} cannot run with a batch of {self.batch}: {_brief(str(error))}.",
-                    "Leave the batch out, or convert the model with a batch dimension that may vary.",
-                ) from error
+            resolvers = attrgetter(runtime.resolver)(module)
+            more["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        except AttributeError as error:
             raise UsageError(
-                f"{self.path} cannot be prepared by this runtime: {_brief(str(error))}.",
-                "Convert the model with built-in operators only, or try another runtime.",
+                f"{runtime.distribution} {_version(runtime)} cannot leave XNNPACK out.", "Install a newer one."
+            ) from error
+    if recipe.delegates:
+        load = attrgetter(runtime.load_delegate)(module)
+        more["experimental_delegates"] = [_loaded(delegate, load) for delegate in recipe.delegates]
+    with warnings.catch_warnings():
+        # TensorFlow warns that its Interpreter will move; it is asked for by name.
+        warnings.simplefilter("ignore")
+        try:
+            return make(model_content=content, num_threads=recipe.threads, **more)
+        except RuntimeError as error:
+            if not recipe.delegates:
+                raise
+            # A file that is no model is a ValueError.
+            raise UsageError(
+                f"{_names(recipe.delegates)} cannot run {path}: {brief(error)}.", _remedy(recipe.delegates[0])[1]
             ) from error
 
-    def _random(self, tensor: dict[str, Any], generator: np.random.Generator) -> NDArray[Any]:
-        kind = np.dtype(tensor["dtype"])
-        shape = tuple(tensor["shape"])
-        if kind.kind == "f":
-            return generator.random(shape).astype(kind)
-        if kind.kind in "iu" and kind.itemsize <= 2:
-            limits = np.iinfo(kind)
-            return generator.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)
-        if kind.kind in "iub":
-            return generator.integers(0, 1, shape, endpoint=True).astype(kind)
+
+def _found(delegate: Delegate) -> Delegate:
+    """The same delegate, once its library is known to load and to be one.
+
+    A runtime's own loader says of most libraries only that they failed. Raises UsageError.
+    """
+    # The loader looks for a name without a slash in the system's folders alone.
+    path = Path(delegate.library).expanduser()
+    library = str(path.absolute()) if path.is_file() else delegate.library
+    try:
+        loaded = ctypes.CDLL(library)
+    except OSError as error:
         raise UsageError(
-            f"The input {tensor['name']!r} of {self.path} holds {kind}, which cannot be filled with random values."
-        )
+            f"The delegate {delegate.library} cannot be loaded: {brief(error)}.", _remedy(delegate)[0]
+        ) from error
+    for name in PLUGIN:
+        if not hasattr(loaded, name):
+            raise UsageError(
+                f"{delegate.library} is no TensorFlow Lite delegate: it does not export {name}.", _remedy(delegate)[0]
+            )
+    return Delegate(library=library, options=delegate.options)
+
+
+def _loaded(delegate: Delegate, load: Callable[..., object]) -> object:
+    try:
+        return load(delegate.library, delegate.options)
+    except (ValueError, RuntimeError, OSError) as error:
+        said = brief(error).removeprefix(f"Failed to load delegate from {delegate.library}").strip()
+        raise UsageError(
+            f"The delegate {delegate.library} refuses to start: {said or 'it gives no reason'}.", _remedy(delegate)[1]
+        ) from error
+
+
+def _names(several: tuple[Delegate, ...]) -> str:
+    return f"The delegate {' with '.join(delegate.library for delegate in several)}"
+
+
+def _remedy(delegate: Delegate) -> tuple[str, str, str]:
+    return next(remedies for name, remedies in REMEDIES.items() if name in Path(delegate.library).name)
+
+
+def _delegated(interpreter: Interpreter) -> int | None:
+    """How many nodes delegates run; None where this runtime does not list its nodes."""
+    listed: Callable[[], list[dict[str, Any]]] | None = getattr(interpreter, "_get_ops_details", None)
+    return None if listed is None else sum(node["op_name"] == "DELEGATE" for node in listed())
+
+
+def _allocate(interpreter: Interpreter, batch: int | None, path: Path) -> None:
+    try:
+        if batch is not None:
+            for tensor in interpreter.get_input_details():
+                size = model.sized(path, tensor["name"], [int(n) for n in tensor["shape"]], batch, resizes=True)
+                interpreter.resize_tensor_input(tensor["index"], list(size))
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        if batch is not None:
+            raise UsageError(
+                f"{path} cannot run with a batch of {batch}: {brief(error)}.",
+                "Leave the batch out, or convert the model with a batch dimension that may vary.",
+            ) from error
+        raise UsageError(
+            f"{path} cannot be prepared by this runtime: {brief(error)}.",
+            "Convert the model with built-in operators only, or try another runtime.",
+        ) from error
+
+
+def _spec(tensor: dict[str, Any]) -> TensorSpec:
+    scale, zero_point = tensor.get("quantization", (0.0, 0))
+    return TensorSpec(
+        name=tensor["name"],
+        shape=tuple(map(int, tensor["shape"])),
+        dtype=np.dtype(tensor["dtype"]),
+        scale=float(scale) or None,
+        zero_point=int(zero_point),
+    )
 
 
 def choose_runtime(name: str | None) -> Runtime:
@@ -257,17 +366,13 @@ def choose_runtime(name: str | None) -> Runtime:
         for runtime in RUNTIMES.values():
             if importlib.util.find_spec(runtime.package) is not None:
                 return runtime
-        raise _missing("No TensorFlow Lite runtime is installed.", "ai-edge-litert")
+        raise MissingExtraError("No TensorFlow Lite runtime is installed.", "ai-edge-litert")
     if name not in RUNTIMES:
         raise UsageError(f"There is no TensorFlow Lite runtime {name!r}.", f"Known are {', '.join(RUNTIMES)}.")
     runtime = RUNTIMES[name]
     if importlib.util.find_spec(runtime.package) is None:
-        raise _missing(f"The runtime {name} is not installed.", runtime.distribution)
+        raise MissingExtraError(f"The runtime {name} is not installed.", runtime.distribution)
     return runtime
-
-
-def _missing(what: str, distribution: str) -> MissingExtraError:
-    return MissingExtraError(what, distribution)
 
 
 def _version(runtime: Runtime) -> str | None:
@@ -277,15 +382,3 @@ def _version(runtime: Runtime) -> str | None:
         # tensorflow-cpu, tf-nightly and builds from source go by other names.
         version = getattr(importlib.import_module(runtime.package), "__version__", None)
         return None if version is None else str(version)
-
-
-def _batch(interpreter: Interpreter) -> int | None:
-    """The first dimension that all inputs share, or None."""
-    shapes = [tuple(tensor["shape"]) for tensor in interpreter.get_input_details()]
-    firsts = {int(shape[0]) if shape else None for shape in shapes}
-    return firsts.pop() if len(firsts) == 1 else None
-
-
-def _brief(text: str) -> str:
-    """The text on one line, without its full stop."""
-    return " ".join(text.split()).rstrip(".")[:300]
