@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from joulemeter.capture import Block, Channel, Header
+from joulemeter.errors import UsageError
 from joulemeter.synthetic import Draw
 
 
@@ -37,6 +38,15 @@ class Verified(StrEnum):
 class UsbId:
     vendor: int
     product: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the user may choose about an instrument by `--set NAME=VALUE`; without `values`, any text."""
+
+    default: str
+    summary: str
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +66,18 @@ class Info:
     usb_ids: tuple[UsbId, ...] = ()
     supplies: tuple[float, float] | None = None
     extra: str | None = None
-    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def chosen(self, options: Options) -> dict[str, str]:
+        """Every setting with its value. Raises UsageError for a name or a value that it does not have."""
+        for name, value in options.settings.items():
+            setting = self.settings.get(name)
+            if setting is None:
+                known = f"Its settings: {', '.join(self.settings)}." if self.settings else "It has none."
+                raise UsageError(f"The {self.key} has no setting {name!r}.", known)
+            if setting.values and value not in setting.values:
+                raise UsageError(f"{name} cannot be {value!r}.", f"Choose one of: {', '.join(setting.values)}.")
+        return {name: setting.default for name, setting in self.settings.items()} | dict(options.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

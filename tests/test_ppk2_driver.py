@@ -61,7 +61,7 @@ class Scripted:
 
 def connected(load: Load, options: Options, faults: str = "") -> tuple[driver.Driver, Heard]:
     heard = Heard(FaultyDevice(ppk2.simulate(load, options), parse_faults(faults)))
-    return driver.Driver(LoopbackLink(heard), options), heard
+    return driver.Driver(LoopbackLink(heard), options, ppk2.INFO.chosen(options)["filter"]), heard
 
 
 def recorded(
@@ -220,7 +220,7 @@ def test_a_wrong_declared_voltage_shifts_the_top_range_by_its_constant() -> None
     """S4 = 2.447 mA/V: the board runs on 3.0 V, the user says 4.0 V."""
     load = parse_load("100mA/10ms")
     device = ppk2.simulate(load, Options(declared_v=3.0, settings={"noise": "off"}))
-    with driver.Driver(LoopbackLink(device), Options(declared_v=4.0, settings=RAW)) as meter:
+    with driver.Driver(LoopbackLink(device), Options(declared_v=4.0), "raw") as meter:
         decoder = ppk2.decoder(meter.start())
         samples = joined(decoder.feed(b"".join(meter.read(1) for _ in range(5))))
     assert samples["current"].mean() - 0.1 == pytest.approx(2.447e-3, abs=0.5e-3)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from joulemeter.capture import Header
-from joulemeter.instrument import Info, Options, UsbId, Verified
+from joulemeter.instrument import Info, Options, Setting, UsbId, Verified
 from joulemeter.synthetic import Draw
 
-from . import channels, settings, wire
+from . import channels, wire
 
 if TYPE_CHECKING:
     from joulemeter.instrument import Decoder, Device, Driver, Found
@@ -33,7 +33,14 @@ INFO = Info(
     "driven against the simulator only. Nobody has tried it on a real unit.",
     usb_ids=(UsbId(vendor=0x1915, product=0xC00A),),
     supplies=(wire.SUPPLY_MIN_V, wire.SUPPLY_MAX_V),
-    settings=settings.SETTINGS,
+    settings={
+        "filter": Setting(
+            default="nordic",
+            values=("nordic", "raw"),
+            summary="replace the three samples after a range switch as the maker's software does, or not",
+        ),
+        "noise": Setting(default="on", values=("on", "off"), summary="of the simulator"),
+    },
 )
 
 
@@ -51,7 +58,7 @@ def open(address: str, options: Options) -> Driver:  # noqa: A001  the name that
     """
     from . import driver
 
-    return driver.open_driver(address, options)
+    return driver.open_driver(address, options, INFO.chosen(options))
 
 
 def decoder(header: Header) -> Decoder:
@@ -63,4 +70,4 @@ def decoder(header: Header) -> Decoder:
 def simulate(load: Draw, options: Options) -> Device:
     from . import simulator
 
-    return simulator.Ppk2Simulator(load, options)
+    return simulator.Ppk2Simulator(load, options, noise=INFO.chosen(options)["noise"] == "on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +15,7 @@ from joulemeter.instrument import Options
 from joulemeter.transport import Link
 from joulemeter.transport.connect import connect
 
-from . import channels, discovery, settings, wire
+from . import channels, discovery, wire
 
 SILENCE_S = 0.1
 DRAIN_S = 3.0
@@ -31,17 +32,16 @@ UNSTATED_V = 3.0
 PLAUSIBLE_USER_GAIN = (0.9, 1.1)
 
 
-def open_driver(address: str, options: Options) -> Driver:
+def open_driver(address: str, options: Options, settings: Mapping[str, str]) -> Driver:
     """See `joulemeter.instruments.ppk2.open`."""
     check(options)
     unit = discovery.port_of(address, discovery.discover("ppk2"))
     link = connect(unit.address if unit else address)
-    return Driver(link, options, serial=unit.serial if unit else None)
+    return Driver(link, options, settings["filter"], serial=unit.serial if unit else None)
 
 
 def check(options: Options) -> None:
     """Raises UsageError for options that no PPK2 can take."""
-    settings.chosen(options)
     if options.supply_v is not None and options.declared_v is not None:
         raise UsageError(
             "The PPK2 either supplies the board or measures one with its own supply.",
@@ -57,11 +57,12 @@ def check(options: Options) -> None:
 
 
 class Driver:
-    def __init__(self, link: Link, options: Options, *, serial: str | None = None) -> None:
+    def __init__(self, link: Link, options: Options, filter_: str = "nordic", *, serial: str | None = None) -> None:
         """Takes over `link`, and closes it if no PPK2 is behind it. Raises NotFoundError, DataError, UsageError."""
         check(options)
         self._link = link
         self._options = options
+        self._filter = filter_
         self._serial = serial
         self._streaming = self._supplying = self._mode_changed = False
         try:
@@ -169,7 +170,7 @@ class Driver:
                 "calibration": {name: list(row) for name, row in metadata.calibration.constants.items()},
                 "defaulted": list(metadata.defaulted),
                 "volts": volts,
-                "filter": settings.chosen(self._options)["filter"],
+                "filter": self._filter,
                 "hardware": metadata.hardware,
                 "metadata": metadata.text,
             },

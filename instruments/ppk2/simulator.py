@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from joulemeter.instrument import Options
 from joulemeter.synthetic import Draw
 
-from . import settings
-
 RATE_HZ = 100_000
 NOISE_CODES = 2.4  # standard deviation of one sample; from 3.2 µA at 870 µA with ten samples averaged (MetaShunt data)
 
@@ -41,10 +39,10 @@ AMMETER, SOURCE = 1, 2
 
 
 class Ppk2Simulator:
-    def __init__(self, load: Draw, options: Options) -> None:
+    def __init__(self, load: Draw, options: Options, *, noise: bool = True) -> None:
         """`options.declared_v` is the board's own supply in ammeter mode, 3.0 V if it is not given."""
         self._load = load
-        self._noise = NOISE_CODES if settings.chosen(options)["noise"] == "on" else 0.0
+        self._noise = NOISE_CODES if noise else 0.0
         self._board_v = options.declared_v or 3.0
         self._user_gains = [1.0] * len(UNIT)
         self._inbox = bytearray()
