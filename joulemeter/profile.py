@@ -216,13 +216,32 @@ class Accuracy(Figures, frozen=True):
     kind: Literal["reported", "target"]
 
 
+class Training(Table, frozen=True):
+    """How weights that come with the package were made: by what, from what, in which random state.
+
+    `samples` were trained on, `held_out` others gave the variants' accuracy. Without `data` nothing was trained.
+    """
+
+    built_by: str
+    method: str
+    seed: int
+    data: str | None = None
+    samples: Count | None = None
+    held_out: Count | None = None
+
+
 class Variant(Table, frozen=True):
-    """One file of the model. `sha256` is the hash of that file, `size` its exact length in bytes."""
+    """One file of the model. `sha256` is the hash of that file, `size` its exact length in bytes.
+
+    Where the model has `training`, the file lies beside the card; otherwise where `source` says. `accuracy` is top-1 of
+    this file on the held-out samples.
+    """
 
     precision: str
     file: str | None = None
     size: Count | None = None
     sha256: str | None = None
+    accuracy: Ratio | None = None
 
 
 class Model(Table, frozen=True):
@@ -235,6 +254,7 @@ class Model(Table, frozen=True):
     aliases: tuple[str, ...] = ()
     input: Input | None = None
     accuracy: Accuracy | None = None
+    training: Training | None = None
     variants: tuple[Variant, ...] = msgspec.field(name="variant", default=())
     notes: tuple[str, ...] = ()
 

@@ -68,8 +68,9 @@ OPTIONS = {
     "LogLevel": "INFO",
 }
 
-# On the board: the argument of python3 is constant, and the program below comes as the first line of its stdin.
-STARTER = "import sys; exec(eval(sys.stdin.buffer.readline()))"
+# On the board: the argument of python3 is constant and one line, which any login shell passes on unharmed; the program
+# below, ours and nobody else's, comes as a JSON string on the first line of stdin.
+STARTER = "import json, sys; exec(json.loads(sys.stdin.buffer.readline().decode()))"
 PUT = b"joulemeter-put "
 BOOT = """
 import hashlib, os, sys
@@ -369,7 +370,7 @@ class Board:
     def _start(self) -> None:
         content = Path(agent.__file__).read_bytes()
         boot = f"SHA256 = {hashlib.sha256(content).hexdigest()!r}; SIZE = {len(content)}{BOOT}"
-        self._write(repr(boot).encode() + b"\n")
+        self._write(json.dumps(boot).encode() + b"\n")
         until = time.monotonic() + CONNECT_S + HELLO_S
         noise = 0
         while True:
