@@ -279,6 +279,7 @@ def _run_workload(stage: Stage, workload: Workload) -> None:
         if done and warmup:
             workload.warm_up(1)  # what happened between the batches has cooled the caches
         began = time.monotonic()
+        stage.progress(f"running · {done}{f'/{total}' if total else ''} windows")
         try:
             stamps = workload.run(batch if total is None else min(batch, total - done), plan.inferences_per_window)
         except BaseException as error:

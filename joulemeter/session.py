@@ -41,8 +41,8 @@ class Outcome:
     trouble: JouleMeterError | None = None
 
 
-def record(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | None]:
-    """Capture only. The run directory, and what ended it early, if anything."""
+def record(plan: Plan, progress: Progress, echo: Progress | None = None) -> tuple[Path, JouleMeterError | None]:
+    """Capture only. The run directory, and what ended it early, if anything. `echo` is given what a program prints."""
     check(plan)
     with stand_ins(plan) as (addresses, board), contextlib.ExitStack() as held:
         workload = _workload(plan, board)
@@ -50,6 +50,7 @@ def record(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | None
             held.callback(workload.close)
             if plan.sync_code and not workload.habits.plays:
                 raise UsageError("This workload cannot play a sync code.", "Use a trigger line.")
+            workload.echo = echo
             progress("preparing the workload")
             workload.prepare()
             edge, cost = open_edge(plan, held)
@@ -69,9 +70,9 @@ def record(plan: Plan, progress: Progress) -> tuple[Path, JouleMeterError | None
         return folder, conduct(plan, addresses, workload, folder, progress, enough)
 
 
-def measure(plan: Plan, progress: Progress) -> Outcome:
+def measure(plan: Plan, progress: Progress, echo: Progress | None = None) -> Outcome:
     """Record and analyse. Raises JouleMeterError when there is no result; the recording is kept and named."""
-    folder, trouble = record(plan, progress)
+    folder, trouble = record(plan, progress, echo)
     try:
         analysis = analyze_run(folder, plan)
     except JouleMeterError as error:

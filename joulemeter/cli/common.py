@@ -178,6 +178,12 @@ class Progress:
             self._last = time.monotonic()
             sys.stderr.write(text + "\n")
 
+    def say(self, text: str) -> None:
+        """A line that stays; what comes from elsewhere cannot move the cursor."""
+        if not self._quiet:
+            self.done()
+            sys.stderr.write("".join(letter if letter.isprintable() else " " for letter in text) + "\n")
+
     def done(self) -> None:
         if self._open:
             sys.stderr.write("\r\x1b[K")

@@ -122,7 +122,7 @@ def measure(
     if format_ not in text.FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(text.FORMATS)}.")
     with common.progress(quiet=quiet) as progress:
-        outcome = session.measure(plan, progress)
+        outcome = session.measure(plan, progress, progress.say)
     emit(text.present(outcome.analysis.result, "json" if json else format_, outcome.folder))
     if outcome.trouble is not None:
         raise outcome.trouble

@@ -84,10 +84,12 @@ class Workload(ABC):
     """A model ready to run. Only `describe`, `prepare` and `run` have to be written.
 
     The order of calls: `prepare`, `describe`, then the meters start and a board has power, `ready`, `warm_up`, `run`
-    until enough, `close`. `prepare` and `close` may be called twice, `close` also after a failure.
+    until enough, `close`. `prepare` and `close` may be called twice, `close` also after a failure. `echo`, where it is
+    set, is given each line that a program prints, from any thread.
     """
 
     habits: Habits = Habits()
+    echo: Say | None = None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -79,7 +79,6 @@ class Command(Workload):
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.argv = tuple(argv)
-        self.echo: Echo | None = None
         self._program: str | None = None
         self._sha256: str | None = None
         self._edge: Edge | None = None
