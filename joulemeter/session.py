@@ -19,7 +19,7 @@ from joulemeter.errors import DataError, JouleMeterError, UsageError
 from joulemeter.physics.analyze import Analysis, Request, analyze
 from joulemeter.physics.stats import needed
 from joulemeter.plan import Plan
-from joulemeter.simulation import DEFAULT_LOAD, Board, SimulatedMeter
+from joulemeter.simulation import BOARD_V, DEFAULT_LOAD, Board, SimulatedMeter
 from joulemeter.synthetic import parse_load
 from joulemeter.transport.faults import parse_faults
 from joulemeter.trigger import parse_trigger
@@ -44,6 +44,7 @@ class Outcome:
 def record(plan: Plan, progress: Progress, echo: Progress | None = None) -> tuple[Path, JouleMeterError | None]:
     """Capture only. The run directory, and what ended it early, if anything. `echo` is given what a program prints."""
     check(plan)
+    plan = _with_board_voltage(plan)
     with stand_ins(plan) as (addresses, board), contextlib.ExitStack() as held:
         workload = _workload(plan, board)
         if workload is not None:
@@ -176,6 +177,19 @@ def stand_ins(plan: Plan) -> Iterator[tuple[list[str], str]]:
             yield addresses, ""
 
 
+def _with_board_voltage(plan: Plan) -> Plan:
+    """A simulated board has a supply of its own, whose voltage is known: nobody has to state it."""
+    if _board(plan) is None:
+        return plan
+    meters = tuple(
+        meter
+        if meter.options.supply_v is not None or meter.options.declared_v is not None
+        else replace(meter, options=replace(meter.options, declared_v=BOARD_V))
+        for meter in plan.meters
+    )
+    return replace(plan, meters=meters)
+
+
 def _board(plan: Plan) -> Board | None:
     """The simulated board that a workload asks for by the address "simulated"."""
     spec = parse_workload(plan.workload) if plan.workload else None
@@ -236,6 +250,7 @@ def meta(
         "battery": plan.battery,
         "truth": plan.truth,
         "simulated": plan.simulate or _board(plan) is not None,
+        "simulated_board": _board(plan) is not None,
         "note": plan.note,
         "provenance": {
             "command": list(plan.argv),

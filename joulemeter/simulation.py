@@ -23,6 +23,8 @@ START_S = 20.0
 
 # Drawn when nobody names a load: an inference of 20 ms every 100 ms, then a doze.
 DEFAULT_LOAD = "8mA/20ms/d0,250uA/80ms"
+# What a simulated board runs on where the meter does not supply it.
+BOARD_V = 3.0
 # What the line with the board's address begins with, where a board is served beside a meter.
 BOARD = "board: "
 

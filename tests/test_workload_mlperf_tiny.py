@@ -371,7 +371,7 @@ def test_files_are_taken_by_name_and_labels_give_the_accuracy(tmp_path: Path) ->
     about = bench.workload.describe()
     assert [row["input"] for row in about["windows"]] == [f"{name}.bin" for name in "abcde"]
     assert [row["top1"] for row in about["windows"]] == right
-    assert about["top1_accuracy"] == pytest.approx(0.8)
+    assert about["accuracy"] == {"top1": pytest.approx(0.8), "correct": 4, "of": 5}
 
 
 def test_a_sound_is_cut_to_what_the_model_sees_and_has_no_class(tmp_path: Path) -> None:

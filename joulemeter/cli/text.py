@@ -76,9 +76,13 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         rows.append(("inferences per joule", f"{efficiency.inferences_per_joule:.4g}"))
     if result.charge_per_inference_c is not None:
         rows.append(("charge per inference", show(result.charge_per_inference_c, "C")))
+    accuracy = (result.workload or {}).get("accuracy")
+    if accuracy:
+        rows.append(("accuracy (top 1)", f"{accuracy['top1']:.2%}, {accuracy['correct']} of {accuracy['of']}"))
     for name, phase in result.phases.items():
         duration = show(phase.duration_s.median, "s")
-        rows.append((f"phase {name}", f"{show(phase.energy_j.median, 'J')} in {duration} ({phase.windows} windows)"))
+        energy_text = "" if phase.energy_j.median is None else f"{show(phase.energy_j.median, 'J')} in "
+        rows.append((f"phase {name}", f"{energy_text}{duration} ({phase.windows} windows)"))
     if result.agreement is not None:
         rows.append(("second meter", str(result.agreement["verdict"])))
     battery = result.battery
@@ -127,7 +131,7 @@ def _windows(result: Result) -> str:
 
 def mlperf_lines(result: Result) -> str:
     """The two lines that MLPerf Tiny tools parse; a figure that is not known has no line."""
-    lines = []
+    lines = [SIMULATED] if result.simulated else []
     if result.energy_per_inference_j.median is not None:
         lines.append(f"Median energy cost is {result.energy_per_inference_j.median * 1e6:.3f} uJ/inf.")
     if result.latency_s.median:

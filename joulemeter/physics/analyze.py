@@ -275,7 +275,8 @@ def _with_energy(
             )
         )
     timed_by_host = alignment.sync.grade == "host-marker"
-    time_basis = Basis.SIMULATED if header.simulated and not timed_by_host else Basis.MEASURED
+    host_basis = _host_time_basis(recording)
+    time_basis = Basis.SIMULATED if header.simulated and not timed_by_host else host_basis
     latency = summary.of_latency([window.window for window in kept], time_basis)
     # Any simulator that took part counts, also as the second meter.
     simulated = any(one.header.simulated for one in recording.streams) or bool(recording.meta.get("simulated"))
@@ -321,7 +322,7 @@ def _with_energy(
                 found,
                 sum(window.window.inferences for window in kept),
                 basis,
-                Basis.SIMULATED if header.simulated and name not in stamped else Basis.MEASURED,
+                Basis.SIMULATED if header.simulated and name not in stamped else host_basis,
             )
             for name, found in phases.items()
         },
@@ -430,7 +431,8 @@ def _timing_only(
     phases: Mapping[str, tuple[WindowEnergy, ...]],
     caveats: list[Caveat],
 ) -> Analysis:
-    latency = summary.of_latency(alignment.windows, Basis.MEASURED)
+    time_basis = _host_time_basis(recording)
+    latency = summary.of_latency(alignment.windows, time_basis)
     reason = "no meter was used"
     caveats.append(
         note(
@@ -456,7 +458,7 @@ def _timing_only(
         sync=alignment.sync,
         phases={
             name: summary.of_phase(
-                found, sum(window.inferences for window in alignment.windows), Basis.UNAVAILABLE, Basis.MEASURED
+                found, sum(window.inferences for window in alignment.windows), Basis.UNAVAILABLE, time_basis
             )
             for name, found in phases.items()
         },
@@ -478,6 +480,11 @@ def _about(recording: Recording) -> dict[str, Any]:
         "workload": _workload(recording),
         "provenance": meta.get("provenance") or {},
     }
+
+
+def _host_time_basis(recording: Recording) -> Basis:
+    """Of what this host stamped: the time of a simulated board is simulated, too."""
+    return Basis.SIMULATED if recording.meta.get("simulated_board") else Basis.MEASURED
 
 
 def _workload(recording: Recording) -> dict[str, Any] | None:

@@ -313,10 +313,9 @@ class MlperfTiny(Workload):
             "inference_s": self._one_s,
             "least_window_s": self.window_s,
             "short_windows": sum(row["duration_s"] < MIN_WINDOW_S for row in self._windows),
-            "top1_accuracy": sum(right) / len(right) if right else None,
             "damaged_lines": self._talk.damaged if self._talk is not None else None,
             "windows": [dict(row) for row in self._windows],
-        }
+        } | ({"accuracy": {"top1": sum(right) / len(right), "correct": sum(right), "of": len(right)}} if right else {})
 
     def close(self) -> None:
         talk, self._talk = self._talk, None
