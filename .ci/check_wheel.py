@@ -11,7 +11,7 @@ from pathlib import Path
 MAPPED = {
     "joulemeter": ("joulemeter", (".py", ".html", ".css", ".js", ".typed")),
     "instruments": ("joulemeter/instruments", (".py", ".md")),
-    "profiles": ("joulemeter/profiles", (".py", ".toml")),
+    "profiles": ("joulemeter/profiles", (".py", ".toml", ".tflite")),
     "results/published": ("joulemeter/published", (".py", ".csv", ".md", ".toml")),
 }
 

@@ -308,17 +308,14 @@ def _play_code(stage: Stage, workload: Workload) -> None:
 
 
 def events_of(stamps: Stamps) -> list[Event]:
-    """Begin and end of each window, and of each of its parts, in the order in which they were stamped."""
-    rows: list[tuple[int, int, str, dict[str, int]]] = []
+    """The windows, and each of their parts, as the rows that `store` keeps them in."""
     parts = {"host": (stamps.begin_ns, stamps.end_ns)}
     parts |= {f"host:{name}": pair for name, pair in stamps.phases.items()}
+    rows = []
     for source, (begins, ends) in parts.items():
-        data = {"inferences": stamps.inferences_per_window} if source == "host" else {}
-        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-            rows += [(begin, 0, source, {}), (end, 1, source, data)]
-    if len(parts) > 1:
-        rows.sort(key=lambda row: row[:2])
-    return [
-        Event(label=("begin", "end")[which], source=source, monotonic_ns=at, u_s=stamps.u_s, data=data)
-        for at, which, source, data in rows
-    ]
+        counted = {"inferences": stamps.inferences_per_window} if source == "host" else {}
+        for first in range(0, len(begins), store.WINDOWS_PER_LINE):
+            some = slice(first, first + store.WINDOWS_PER_LINE)
+            data = {"begin_ns": begins[some].tolist(), "end_ns": ends[some].tolist(), **counted}
+            rows.append(Event(label=store.WINDOWS, source=source, u_s=stamps.u_s, data=data))
+    return rows

@@ -5,7 +5,7 @@
     STREAM/words.raw      append-only, exactly what the instrument sent
     STREAM/calibration.json  the user's calibration of that meter, where there was one
     STREAM/marks.jsonl    append-only: clock anchors, holes, decoder checkpoints, back-pressure, the end
-    events.jsonl          append-only: stamps of the host and of the workload
+    events.jsonl          append-only: stamps of the host and of the workload; "windows" is a line with many pairs
 
 Lengths come from file sizes and a half-written last line is no line, so a run that was cut off at any byte opens.
 Raw files are never rewritten; result.json, windows.csv and report.html are made from them and may be deleted.
@@ -36,6 +36,8 @@ from joulemeter.registry import instrument
 from joulemeter.result import SCHEMA, Result
 from joulemeter.window import WindowEnergy
 
+# The label of a line that holds many pairs of stamps, and how many at most: a torn line loses no more.
+WINDOWS, WINDOWS_PER_LINE = "windows", 4096
 RUN, EVENTS, HEADER, WORDS, MARKS = "run.json", "events.jsonl", "header.json", "words.raw", "marks.jsonl"
 CALIBRATION = "calibration.json"
 CALIBRATION_REFUSED = "calibration-refused"
@@ -245,7 +247,7 @@ def open_run(folder: Path) -> Recording:
             stream = RunStream(path)
             caveats += stream.caveats
             streams.append(_calibrated(path, stream))
-    events = [_event(line) for line in read_lines(folder / EVENTS)]
+    events = [event for line in read_lines(folder / EVENTS) for event in _events(line)]
     caveats += [doubt(Code.CALIBRATED, event.label) for event in events if event.source == CALIBRATION_REFUSED]
     return Recording(
         name=str(meta.get("name", folder.name)),
@@ -270,10 +272,20 @@ def _calibrated(folder: Path, stream: RunStream) -> Stream:
     return calibrated(stream, calibration)
 
 
-def _event(line: Mapping[str, Any]) -> Event:
+def _events(line: Mapping[str, Any]) -> list[Event]:
+    """The event of a line; the begin and end of each window where it holds many."""
     import msgspec
 
-    return msgspec.convert(line, Event)
+    event = msgspec.convert(line, Event)
+    if event.label != WINDOWS:
+        return [event]
+    data = dict(event.data)
+    begins, ends = data.pop("begin_ns"), data.pop("end_ns")
+    return [
+        Event(label=label, source=event.source, monotonic_ns=at, u_s=event.u_s, data=given)
+        for pair in zip(begins, ends, strict=True)
+        for label, at, given in zip(("begin", "end"), pair, ({}, data), strict=True)
+    ]
 
 
 def read_header(folder: Path) -> Header:

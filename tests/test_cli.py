@@ -110,7 +110,8 @@ def test_text_fits_eighty_columns(measured: tuple[Path, Done]) -> None:
 def test_mlperf_lines(measured: tuple[Path, Done]) -> None:
     folder, done = measured
     result = json.loads(done.out)
-    lines = joulemeter("analyze", only_run(folder), "--format", "mlperf").out.splitlines()
+    mark, *lines = joulemeter("analyze", only_run(folder), "--format", "mlperf").out.splitlines()
+    assert mark.startswith("SIMULATED")
     assert lines[0] == f"Median energy cost is {result['energy_per_inference_j']['median'] * 1e6:.3f} uJ/inf."
     assert lines[1] == f"Median throughput is {1 / result['latency_s']['median']:.3f} inf./sec."
 
