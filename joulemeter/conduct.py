@@ -35,6 +35,8 @@ WORKLOAD = "workload"
 TARGET_LOOK_S = 2.0
 TARGET_LIMIT_S = 600.0
 BATCH_S = 1.0
+# How long a first sample is awaited; a meter that stays silent the recorder gives up on before.
+FIRST_SAMPLE_S = 60.0
 # The meter's last samples are still on their way when the workload has ended.
 TAIL_S = 0.3
 
@@ -70,6 +72,11 @@ class Stage:
                     self.recorders.append(recorder)
                     if self.plan.calibrated:
                         _copy_calibration(self.folder / name)
+                for recorder in self.recorders:
+                    # A window that begins before the first sample would be cut off.
+                    until = time.monotonic() + FIRST_SAMPLE_S
+                    while not recorder.health.samples and time.monotonic() < until:
+                        recorder.poll(0.5)
             except (JouleMeterError, KeyboardInterrupt):
                 _forget(self.folder)
                 raise
