@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from joulemeter import registry, units
-from joulemeter.errors import IncompleteError, UsageError
+from joulemeter.errors import BY_EXIT_CODE, IncompleteError, UsageError
 from joulemeter.instrument import Device, Options
 from joulemeter.synthetic import Draw, Load, parse_load
 from joulemeter.transport.faults import FaultyDevice, parse_faults
@@ -154,9 +155,14 @@ class SimulatedMeter:
             waiter.start()
             waiter.join(START_S)
         if not got or not got[0]:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
             self._process.kill()
             _, said = self._process.communicate()
-            raise IncompleteError("The simulated meter did not start.", said.strip() or "It said nothing.")
+            # It is this program that refused, so its own words and exit code say why.
+            kind = BY_EXIT_CODE.get(self._process.returncode, IncompleteError)
+            why = " ".join(said.split()).removeprefix("joulemeter: ") or "It said nothing."
+            raise kind("The simulation did not start.", why)
         return got[0]
 
     def __exit__(
