@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,29 @@ def test_not_installed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'joulemeter\[openvino\]'") as caught:
         openvino.create(str(model), {}).prepare()
     assert caught.value.exit_code == 7
+
+
+INTERRUPTED = """
+import gc, os, signal, sys, threading, time
+from joulemeter.workload import openvino
+first, second = (openvino.create(sys.argv[1], {}) for _ in range(2))
+first.run(20)
+second.run(20)
+del first
+del second
+gc.collect()
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal of POSIX")
+def test_ctrl_c_still_ends_a_recording() -> None:
+    """The CPU plug-in would leave a signal stack behind whose memory was freed."""
+    network = Path(__file__).parents[1] / "profiles" / "models" / "conv3dense1-float32.tflite"
+    command = [sys.executable, "-c", INTERRUPTED, str(network)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import gc
+import glob
 import hashlib
 import importlib
 import importlib.util
@@ -35,6 +36,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 MARK = b"joulemeter-agent "
 READ_BYTES = 65536
 MAX_LINE = 4096
+# Of a file of sysfs that holds an integer; the line end counts.
+MAX_NUMBER = 22
 MAX_LINES = 100000
 # How long output is awaited after the end of a command, where something keeps its terminal open.
 LINGER_S = 0.2
@@ -522,45 +525,76 @@ def _listen(terminal: int, answer: Fields) -> None:
 # -- files that are read again and again -----------------------------------------------------------------------------
 
 
-def read(channel: Channel, paths: List[str], interval_s: float, count: Optional[int]) -> Fields:
-    """Read each file every `interval_s` and send what it held, with the clock before and after.
+def files(patterns: List[str]) -> Fields:
+    """What the files are that fit: [path, text or null, name of the error or null]. A folder has its real path."""
+    rows: List[Any] = []
+    # A Path cannot glob an absolute pattern.
+    for path in [path for pattern in patterns for path in sorted(glob.glob(pattern))]:  # noqa: PTH207
+        if Path(path).is_dir():
+            rows.append([path, os.path.realpath(path), None])
+            continue
+        try:
+            file = os.open(path, os.O_RDONLY)
+            try:
+                rows.append([path, os.read(file, MAX_LINE).decode("utf-8", "replace").strip("\0 \n"), None])
+            finally:
+                os.close(file)
+        except OSError as error:
+            rows.append([path, None, errno.errorcode.get(error.errno or 0, str(error.errno))])
+    return {"files": rows}
 
-    An answer is [number of the file, before, after, text or null, name of the error or null]. Ends after `count`
-    rounds, or at the request `stop`. A file is opened once and read at its beginning, as sysfs wants it.
+
+def poll(channel: Channel, paths: List[str], interval_ns: int, width: int) -> Fields:
+    """Read all files in each slot of a grid and send a round, in lines of `width` bytes, until any request comes.
+
+    After `{"polling": {"first_ns": DUE}}`, when slot 0 is due, rounds are `{"poll": [slot, [read of each file], slot]}`
+    with reads [before, after, text or null, name of the error or null]. A round that is a slot or more late belongs to
+    the slot that it is in. A file is opened once and read at its beginning, as sysfs wants it.
     """
-    files = []
+    handles: List[int] = []
     try:
         for path in paths:
-            try:
-                files.append(os.open(path, os.O_RDONLY))
-            except OSError as error:
-                kind = "access" if isinstance(error, PermissionError) else "usage"
-                raise RefusedError(kind, f"{path} cannot be read: {error.strerror}.") from error
-        rounds = late = 0
-        due = time.monotonic()
-        while count is None or rounds < count:
-            for number, file in enumerate(files):
-                before = clock()
-                try:
-                    raw, failure = os.pread(file, MAX_LINE, 0), None
-                except OSError as error:
-                    raw, failure = None, errno.errorcode.get(error.errno or 0, str(error.errno))
-                after = clock()
-                text = None if raw is None else raw.decode("utf-8", "replace").strip("\0 \n")
-                channel.send({"read": [number, before, after, text, failure]})
+            handles.append(_opened(path))
+        first = clock() + interval_ns
+        channel.send({"polling": {"first_ns": first}})
+        slot = rounds = skipped = 0
+        while channel.line(max(0.0, (first + slot * interval_ns - clock()) * 1e-9)) is None:
+            # It may wake a hair early.
+            while clock() < first + slot * interval_ns:
+                pass
+            late = (clock() - first) // interval_ns - slot
+            slot += late
+            skipped += late
+            reads = [_pread(file) for file in handles]
+            line = json.dumps({"poll": [slot, reads, slot]}, separators=(",", ":")).encode("ascii")
+            channel.write(line.ljust(width - 1) + b"\n")
+            slot += 1
             rounds += 1
-            due += interval_s
-            left = due - time.monotonic()
-            if left < 0:
-                # What was missed is not made up for: the readings would come in a burst.
-                late += 1
-                due -= left
-            if channel.line(max(0.0, left)) is not None:
-                break
-        return {"rounds": rounds, "late": late}
+        return {"rounds": rounds, "late": skipped}
     finally:
-        for file in files:
+        for file in handles:
             os.close(file)
+
+
+def _pread(file: int) -> List[Any]:
+    """The clock before and after, what the file holds, and the name of the error; a number is all that is kept."""
+    before = clock()
+    try:
+        raw, failure = os.pread(file, MAX_LINE, 0), None
+    except OSError as error:
+        raw, failure = b"", errno.errorcode.get(error.errno or 0, str(error.errno))
+    after = clock()
+    if failure is None and (len(raw) > MAX_NUMBER or not raw.strip().lstrip(b"-").isdigit()):
+        failure = "EDOM" if raw.strip() else "ENODATA"
+    return [before, after, None if failure else raw.decode("ascii").strip(), failure]
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        kind = "access" if isinstance(error, PermissionError) else "usage"
+        raise RefusedError(kind, f"{path} cannot be read: {error.strerror}.") from error
 
 
 # -- the board --------------------------------------------------------------------------------------------------------
@@ -637,8 +671,12 @@ def serve(channel: Channel) -> None:
             elif operation == "run":
                 with Watch(channel.stdin):
                     answer = workload.run(**request)
-            elif operation == "read":
-                answer = read(channel, **request)
+            elif operation == "poll":
+                answer = poll(channel, **request)
+            elif operation == "files":
+                answer = files(**request)
+            elif operation == "hello":
+                answer = hello()
             else:
                 raise RefusedError("data", f"The agent knows no {operation!r}.")
         except RefusedError as refused:

@@ -20,7 +20,6 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns
@@ -204,20 +203,6 @@ TROUBLES = (
 LOST = re.compile(r"Timeout, server|Connection (?:to|closed|reset)|Broken pipe|client_loop|[Cc]orrupted MAC|timed out")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What the file of number `file` held between two readings of the board's clock.
-
-    `text` is None where the reading failed; `failure` is then the name of the error, such as EIO.
-    """
-
-    file: int
-    before_ns: int
-    after_ns: int
-    text: str | None
-    failure: str | None
-
-
 class AgentDiedError(IncompleteError):
     """The connection was good, and what ran on the board ended."""
 
@@ -300,38 +285,22 @@ class Board:
         self._write(json.dumps({"op": operation} | fields).encode() + b"\n")
         return self._answer(timeout_s)
 
-    def readings(
-        self, paths: Sequence[str], interval_s: float, count: int | None = None, every_s: float = 1.0
-    ) -> Generator[Reading]:
-        """Files of the board, each read every `interval_s`, `count` times or until this generator is closed.
+    def read(self, timeout_s: float) -> bytes:
+        """What has arrived, at once if anything has; b"" after the timeout. Raises IncompleteError, AgentDiedError."""
+        if self._process is None:
+            raise IncompleteError(f"The connection to {self.address} is closed.")
+        if not self._pending and self._selector.select(timeout_s):
+            self._pending = os.read(_pipe(self._process.stdout).fileno(), READ_BYTES)
+            if not self._pending:
+                raise self._ended(starting=False)
+        held = b"".join(line + b"\n" for line in self._held)
+        raw, self._pending = held + self._pending, b""
+        self._held.clear()
+        return raw
 
-        The clocks are compared every `every_s` meanwhile. A stamp of the board becomes ours by `clock.place`.
-        Raises UsageError, AccessError for a file that cannot be opened; IncompleteError, DataError.
-        """
-        self.exchange()
-        fields = {"op": "read", "paths": list(paths), "interval_s": interval_s, "count": count}
-        self._write(json.dumps(fields).encode() + b"\n")
-        ended = False
-        compared = time.monotonic()
-        try:
-            while True:
-                answer = self._json(interval_s + PING_S)
-                if "read" not in answer:
-                    ended = True
-                    _raise_error(answer, self.address)
-                    break
-                file, before_ns, after_ns, text, failure = answer["read"]
-                yield Reading(file=file, before_ns=before_ns, after_ns=after_ns, text=text, failure=failure)
-                if time.monotonic() - compared >= every_s:
-                    self.exchange()
-                    compared = time.monotonic()
-        finally:
-            if not ended and self._process is not None:
-                with contextlib.suppress(IncompleteError):
-                    self._write(b"stop\n")
-                    while "read" in self._json(interval_s + PING_S):
-                        pass
-        self.exchange()
+    def write(self, raw: bytes) -> None:
+        """Raises IncompleteError, AgentDiedError."""
+        self._write(raw)
 
     def close(self) -> None:
         """End the agent, which ends what it runs, and the connection. May be called twice, and after a failure."""
