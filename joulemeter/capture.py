@@ -110,7 +110,9 @@ class Channel:
     """One measured quantity.
 
     `lines` names the bits of a DIGITAL channel, lowest bit first. A CUMULATIVE counter starts over at `wrap` and moves
-    only every `refresh_s`; `refresh_s` is also how old a reading of a slow meter may be.
+    only every `refresh_s`; `refresh_s` is also how old a reading of a slow meter may be. `falls_only`: the meter does
+    not show lines but reports their falling edges; a line is then low in the sample beside which an edge was reported,
+    to one sample before or after, and high in all others whatever it really was.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Channel:
     lines: tuple[str, ...] = ()
     wrap: float | None = None
     refresh_s: float | None = None
+    falls_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from joulemeter import registry, store
-from joulemeter.capture import Header, Quantity
+from joulemeter.capture import Block, Header, Quantity
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError
 from joulemeter.instrument import Driver, InstrumentModule, Options
 from joulemeter.physics.edges import LineScanner
@@ -92,6 +94,7 @@ class _Health:
         self.samples = self.lost = self.rises = self.falls = 0
         self._sum = 0.0
         self._count = 0
+        self._reached = 0
         self._scanner: LineScanner | None = None
         self._level: bool | None = None
         for channel in header.channels:
@@ -99,16 +102,27 @@ class _Health:
                 self._scanner = LineScanner(channel.name, channel.lines.index(line or ""))
 
     def feed(self, raw: bytes, writer: store.StreamWriter, word_bytes: int) -> None:
-        for block in self.decoder.feed(raw):
+        self._take(self.decoder.feed(raw), writer, word_bytes)
+
+    def finish(self, writer: store.StreamWriter, word_bytes: int) -> None:
+        """Count also what the decoder has held back."""
+        self._take(self.decoder.finish(), writer, word_bytes)
+
+    def _take(self, blocks: list[Block], writer: store.StreamWriter, word_bytes: int) -> None:
+        for block in blocks:
+            begins = block.consumed - len(block) * word_bytes
             if block.lost_before:
-                begins = block.consumed - len(block) * word_bytes
                 writer.mark("gap", index=block.first_index, lost=block.lost_before, bytes=begins)
                 self.lost += block.lost_before
+            elif begins != self._reached:
+                writer.mark("seam", index=block.first_index, bytes=begins)
+            self._reached = block.consumed
             self.samples = block.first_index + len(block)
             power = self._source.power_w(block)
             if power is not None:
-                self._sum += float(power.sum())
-                self._count += len(power)
+                known = power[np.isfinite(power)]
+                self._sum += float(known.sum())
+                self._count += len(known)
             if self._scanner is not None:
                 edges = self._scanner.feed(block)
                 if self._level is None:
@@ -199,6 +213,7 @@ def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader
             _say({**health.report(), "queued": reader.chunks.qsize(), "waits": reader.waits})
     if pending:
         health.feed(bytes(pending), writer, header.word_bytes)
+    health.finish(writer, header.word_bytes)
     _say({**health.report(), "queued": 0, "waits": reader.waits})
     if not health.samples and reader.error is None:
         raise DataError("The meter was started but sent no samples.", "Unplug it, plug it in again, and retry.")

@@ -22,7 +22,7 @@ from joulemeter.plan import Plan
 from joulemeter.simulation import BOARD_V, DEFAULT_LOAD, Board, SimulatedMeter
 from joulemeter.synthetic import parse_load
 from joulemeter.transport.faults import parse_faults
-from joulemeter.trigger import parse_trigger
+from joulemeter.trigger import FALLS, Trigger, parse_trigger
 from joulemeter.workload import Habits, Workload
 from joulemeter.workload import parse as parse_workload
 from joulemeter.workload.edge import EdgeLine, measure_cost, parse_edge
@@ -100,6 +100,7 @@ def check(plan: Plan) -> None:
                 "The trigger 'host' needs a workload that this host runs.",
                 "Name one with --workload, or use a digital line.",
             )
+        _check_line(plan, trigger)
         if trigger.source == "serial" and plan.serial is None and plan.workload is None:
             raise UsageError("The trigger 'serial' needs the device's text.", "Name its port with --serial PORT,BAUD.")
     if not plan.meters and plan.workload is None and not plan.marked:
@@ -116,6 +117,17 @@ def check(plan: Plan) -> None:
             raise UsageError("An edge is put around inferences that this host runs.", "Name one with --workload.")
     parse_load(plan.load or DEFAULT_LOAD)
     parse_faults(plan.faults or "")
+
+
+def _check_line(plan: Plan, trigger: Trigger) -> None:
+    """Raises UsageError for a form that a meter cannot show which only reports falling edges."""
+    for meter in plan.meters:
+        for channel in registry.instrument(meter.key).INFO.channels:
+            if trigger.source in channel.lines and channel.falls_only and trigger.form not in FALLS:
+                raise UsageError(
+                    f"The {meter.key} reports only when {trigger.source} falls, not whether it is high.",
+                    f"Use {' or '.join(f'{trigger.source}:{form}' for form in FALLS)}.",
+                )
 
 
 def analyze_run(folder: Path, plan: Plan) -> Analysis:

@@ -13,6 +13,7 @@ Raw files are never rewritten; result.json, windows.csv and report.html are made
 
 from __future__ import annotations
 
+import bisect
 import csv
 import json
 import os
@@ -343,7 +344,8 @@ class RunStream:
         self.header = read_header(folder)
         self._anchors: list[Anchor] = []
         self._checkpoints: list[dict[str, Any]] = []
-        self._segments: list[tuple[int, int, int]] = []  # bytes at which a block begins, its index, samples lost before
+        # Where samples do not follow each other in the bytes: byte, index, and samples lost before it.
+        self._segments: list[tuple[int, int, int]] = []
         self._end: dict[str, Any] | None = None
         self._waits = 0
         self._damage: DataError | None = None
@@ -375,6 +377,8 @@ class RunStream:
                     self._checkpoints.append(mark)
                 case "gap":
                     self._segments.append((mark["bytes"], mark["index"], mark["lost"]))
+                case "seam":
+                    self._segments.append((mark["bytes"], mark["index"], 0))
                 case "wait":
                     self._waits += 1
                 case "end":
@@ -383,12 +387,14 @@ class RunStream:
     def _scan_tail(self) -> int:
         """Decode what follows the last checkpoint; the index after the last sample by the counter alone."""
         start = self._checkpoints[-1] if self._checkpoints else _BEGINNING
-        self._segments = [segment for segment in self._segments if segment[0] < start["bytes"]]
+        self._segments = [segment for segment in self._segments if segment[1] < start["index"]]
         following: int = start["index"]
+        reached = 0
         for block in self._decode(start):
-            if block.lost_before:
-                begins = block.consumed - len(block) * self.header.word_bytes
+            begins = block.consumed - len(block) * self.header.word_bytes
+            if block.lost_before or begins != reached:
                 self._segments.append((begins, block.first_index, block.lost_before))
+            reached = block.consumed
             following = block.first_index + len(block)
         return following
 
@@ -413,16 +419,18 @@ class RunStream:
 
     def _index_at(self, received_bytes: int) -> float:
         """Sample index by the counter alone when so many bytes had arrived."""
-        begins, index = 0, 0
-        for segment in self._segments:
-            if segment[0] >= received_bytes:
-                break
-            begins, index = segment[0], segment[1]
-        return index + (received_bytes - begins) / self.header.word_bytes
+        after = bisect.bisect_left(self._segments, (received_bytes,))
+        begins, index, _ = self._segments[after - 1] if after else (0, 0, 0)
+        at = index + (received_bytes - begins) / self.header.word_bytes
+        if after == len(self._segments):
+            return at
+        # What lies between the samples of two segments is no sample.
+        _, following, lost = self._segments[after]
+        return min(at, following - lost)
 
     def _resolve(self) -> tuple[tuple[Gap, ...], list[tuple[int, int]]]:
         """Holes with their true length, and how far indices move from each counter index on."""
-        counted = [Gap(index=index, lost=lost) for _, index, lost in self._segments]
+        counted = [Gap(index=index, lost=lost) for _, index, lost in self._segments if lost]
         modulo = self.header.loss_modulo
         if modulo is None or not counted:
             return tuple(counted), []

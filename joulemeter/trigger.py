@@ -20,6 +20,8 @@ FORMS = {
     "below": "the same, of lower power than around them",
 }
 STAMPED = ("host", "serial", "stdout")
+# What a meter that reports falling edges only can show.
+FALLS = ("falling", "falling-pairs")
 LINE_FORMS = ("high", "low", "rising", "falling", "falling-pairs")
 
 

@@ -128,6 +128,9 @@ SCENES = {
     "no simulated board": Scene(
         arguments=(*METER, "--workload", "python@simulated"), code=2, says="has no simulated board"
     ),
+    "a form that the meter cannot show": Scene(
+        arguments=("--meter", "lpm01a", "--simulate", "--supply", "3V", "--trigger", "d7"), code=2, says="d7:falling"
+    ),
     "kind unknown": Scene(arguments=(*METER, "--workload", "tflit:x"), code=2, says="tflite"),
     "two workloads": Scene(
         arguments=(*METER, "--workload", "tflite:x.tflite", "--", "sleep", "1"), code=2, says="exclude each other"

@@ -76,7 +76,12 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         rows.append(("inferences per joule", f"{efficiency.inferences_per_joule:.4g}"))
     if result.charge_per_inference_c is not None:
         rows.append(("charge per inference", show(result.charge_per_inference_c, "C")))
-    accuracy = (result.workload or {}).get("accuracy")
+    accuracy, edge = ((result.workload or {}).get(name) for name in ("accuracy", "edge"))
+    if edge:
+        begin, end = edge["begin"], edge["end"]
+        costs = f"{show(begin['median_s'], 's', 2)} to begin, {show(end['median_s'], 's', 2)} to end"
+        jitter = show(max(begin["jitter_s"], end["jitter_s"]), "s", 2)
+        rows.append(("edge of this host", f"{edge['line']}: {costs}, jitter {jitter}"))
     if accuracy:
         rows.append(("accuracy (top 1)", f"{accuracy['top1']:.2%}, {accuracy['correct']} of {accuracy['of']}"))
     for name, phase in result.phases.items():

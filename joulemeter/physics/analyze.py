@@ -490,8 +490,9 @@ def _host_time_basis(recording: Recording) -> Basis:
 def _workload(recording: Recording) -> dict[str, Any] | None:
     """What was known of it before the recording, and what was learnt while it ran."""
     learnt = [event.data for event in recording.events if event.source == "workload"]
+    edge = recording.meta.get("edge")
     before = recording.meta.get("workload")
-    return {**(before or {}), **(learnt[-1] if learnt else {})} or before
+    return {**(before or {}), **(learnt[-1] if learnt else {}), **({"edge": edge} if edge else {})} or before
 
 
 def _same(values: Sequence[int]) -> int | None:

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from joulemeter import units
 from joulemeter.capture import Kind, Stream, Timebase
 from joulemeter.caveat import Code, doubt
-from joulemeter.errors import DataError
+from joulemeter.errors import DataError, UsageError
 from joulemeter.physics.edges import AnalogScanner, LineScanner, analog_channel, debounce, digital_line, missing
 from joulemeter.physics.gate import Expected, gate
 from joulemeter.physics.kinds import source_of
 from joulemeter.physics.stamps import Found, Span, pair_stamps
-from joulemeter.trigger import Trigger
+from joulemeter.trigger import FALLS, Trigger
 
 # A line that is read once per sample has its edge anywhere within one interval.
 U_READ_ONCE = 1 / 12**0.5
+# An edge that was reported beside a sample lies anywhere up to one interval before or behind its beginning.
+U_REPORTED = 1 / 3**0.5
 
 
 def from_line(
@@ -29,6 +31,11 @@ def from_line(
     `expected` are the windows that the host stamped; edges outside of them do not count.
     """
     channel, bit = digital_line(stream, trigger.source)
+    if channel.falls_only and trigger.form not in FALLS:
+        raise UsageError(
+            f"The {stream.header.model} reports only when {trigger.source} falls, not whether it is high.",
+            f"Use {' or '.join(f'{trigger.source}:{form}' for form in FALLS)}.",
+        )
     scanner = LineScanner(channel.name, bit)
     seen_high = np.uint8(0)
     seen_low = np.uint8(0)
@@ -49,7 +56,8 @@ def from_line(
             f"{units.show_duration(scanner.length / stream.timebase.rate_hz)}. {others}",
             "Check the wire from the board's pin, the common ground, and that the firmware raises the pin.",
         )
-    return _found(stream, trigger, edges, scanner.first_level, bounced, expected), U_READ_ONCE
+    u_samples = U_REPORTED if channel.falls_only else U_READ_ONCE
+    return _found(stream, trigger, edges, scanner.first_level, bounced, expected), u_samples
 
 
 def _reading_lag(stream: Stream) -> float:

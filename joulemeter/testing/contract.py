@@ -171,7 +171,8 @@ def samples_are_well_formed(subject: Subject) -> None:
             wanted = np.uint8 if channel.kind is Kind.STATE else np.float64
             _require(values.dtype == wanted, f"channel {channel.name!r} is {values.dtype}, not {np.dtype(wanted)}")
     _require(not any(block.lost_before for block in blocks), "a clean wire is said to have lost samples")
-    _require(abs(following - 0.5 * header.rate_hz) <= 8, f"0.5 s decode to {following} samples")
+    # Text between the samples of some wires takes the place of a few.
+    _require(abs(following - 0.5 * header.rate_hz) <= max(8, 0.06 * following), f"0.5 s decode to {following} samples")
 
 
 def chunk_borders_do_not_matter(subject: Subject) -> None:

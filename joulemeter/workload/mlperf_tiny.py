@@ -112,7 +112,7 @@ class MlperfTiny(Workload):
         self.address, self.baud, self.mode = address, baud, mode
         self.boot_s, self.timeout_s, self.window_s = boot_s, timeout_s, window_s
         self.folder, self.seed = folder, seed
-        triggers = ("d0:falling-pairs", "host") if mode == "energy" else ("host",)
+        triggers = ("d0:falling-pairs", "d7:falling-pairs", "host") if mode == "energy" else ("host",)
         self.habits = Habits(windows=INPUTS, at_once=1, warmup=WARMUPS, triggers=triggers, plays=False)
         self._asked_manager, self._count = manager, count
         self._open_link, self._now_ns = open_link, now_ns

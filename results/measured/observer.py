@@ -55,7 +55,8 @@ def play() -> None:
             device.receive(os.read(host, 4096))
             outbox += b"" if device._streaming else device.transmit(0.0)
             if device._streaming and not loop:
-                loop, started, sent = device.transmit(device._now_s + LOOP_BYTES / RATE)[:LOOP_BYTES], time.monotonic(), 0
+                loop = device.transmit(device._now_s + LOOP_BYTES / RATE)[:LOOP_BYTES]
+                started, sent = time.monotonic(), 0
             elif not device._streaming:
                 loop = b""
         if loop and not outbox:
