@@ -15,6 +15,8 @@ everything right of the driver can be done again by anyone.
 
 from __future__ import annotations
 
+import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,8 +24,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from joulemeter.capture import Block, Channel, Header
-from joulemeter.errors import UsageError
+from joulemeter.errors import JouleMeterError, UsageError
 from joulemeter.synthetic import Draw
+from joulemeter.transport import Link
 
 
 class Verified(StrEnum):
@@ -127,6 +130,29 @@ class Driver(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+class LinkDriver(ABC):
+    """What drivers on a link have in common: the end of it."""
+
+    _link: Link
+
+    @abstractmethod
+    def stop(self) -> None:
+        """As in Driver."""
+
+    def close(self) -> None:
+        self.stop()
+        with contextlib.suppress(JouleMeterError, OSError):
+            self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
 
 
 class Decoder(Protocol):

@@ -12,14 +12,13 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from joulemeter import units
 from joulemeter.capture import Basis, Channel, Header, Limit, Voltage
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import AccessError, DataError, IncompleteError, JouleMeterError, NotFoundError, UsageError
-from joulemeter.instrument import Options
+from joulemeter.instrument import LinkDriver, Options
 from joulemeter.transport import Link
 from joulemeter.transport.process import ProcessLink
 
@@ -79,7 +78,7 @@ def interval_s(text: str, refresh_s: float | None) -> float:
     return asked_s
 
 
-class Driver:
+class Driver(LinkDriver):
     def __init__(self, link: Link, options: Options, settings: Mapping[str, str]) -> None:
         """Takes over `link`, and closes it if there is nothing behind it to measure with.
 
@@ -253,19 +252,6 @@ class Driver:
                 if "ok" in fields or "error" in fields:
                     break
         self._pending = b""
-
-    def close(self) -> None:
-        self.stop()
-        with contextlib.suppress(JouleMeterError, OSError):
-            self._link.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
     # -- the header ---------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,11 @@ import contextlib
 import re
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from joulemeter.capture import Basis, Header, Limit, Voltage
 from joulemeter.caveat import Caveat, Code, doubt
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError, NotFoundError, UsageError
-from joulemeter.instrument import Options
+from joulemeter.instrument import LinkDriver, Options
 from joulemeter.transport import Link
 from joulemeter.transport.connect import connect
 
@@ -81,7 +79,7 @@ def check(options: Options, settings: Mapping[str, str]) -> None:
         raise UsageError("The LPM01A's funcmode belongs to output=current.", "Leave one of the two out.")
 
 
-class Driver:
+class Driver(LinkDriver):
     def __init__(self, link: Link, options: Options, settings: Mapping[str, str], *, serial: str | None = None) -> None:
         """Takes over `link`, and closes it if no LPM01A with usable firmware is behind it.
 
@@ -260,16 +258,7 @@ class Driver:
         if self._controlling:
             self._controlling = False
             self._leave("hrc")
-        with contextlib.suppress(JouleMeterError, OSError):
-            self._link.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
+        super().close()
 
     def _header(self, voltage: Voltage | None, found_v: float | None, caveats: tuple[Caveat, ...]) -> Header:
         settings = self._settings

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from joulemeter.capture import Basis, Header, Limit, Voltage
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import JouleMeterError, NotFoundError, UsageError
-from joulemeter.instrument import Options
+from joulemeter.instrument import LinkDriver, Options
 from joulemeter.transport import Link
 from joulemeter.transport.connect import connect
 
@@ -56,7 +54,7 @@ def check(options: Options) -> None:
         raise UsageError(f"{options.declared_v:g} V is no supply voltage.", "Give the voltage that the board runs on.")
 
 
-class Driver:
+class Driver(LinkDriver):
     def __init__(self, link: Link, options: Options, filter_: str = "nordic", *, serial: str | None = None) -> None:
         """Takes over `link`, and closes it if no PPK2 is behind it. Raises NotFoundError, DataError, UsageError."""
         check(options)
@@ -137,19 +135,6 @@ class Driver:
                 self._mode_changed = False
                 if self.metadata.mode is not None:
                     self._link.write(wire.mode(self.metadata.mode))
-
-    def close(self) -> None:
-        self.stop()
-        with contextlib.suppress(JouleMeterError, OSError):
-            self._link.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
     def _header(self) -> Header:
         metadata = self.metadata
