@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ WORKLOAD = "workload"
 TARGET_LOOK_S = 2.0
 TARGET_LIMIT_S = 600.0
 BATCH_S = 1.0
+# Where a time is given and no count: shorter inferences share a window.
+LEAST_WINDOW_S = 1e-3
 # How long a first sample is awaited; a meter that stays silent the recorder gives up on before.
 FIRST_SAMPLE_S = 60.0
 # The meter's last samples are still on their way when the workload has ended.
@@ -199,7 +202,7 @@ def _run(stage: Stage, workload: Workload | None, enough: Enough) -> None:
         workload.ready(stage.progress)
         stage.baseline()
         _play_code(stage, workload)
-        _run_workload(stage, workload)
+        _run_workload(stage, workload, enough)
         _play_code(stage, workload)
     finally:
         stage.keep(workload.heard())
@@ -216,8 +219,8 @@ def _wait(stage: Stage, enough: Enough) -> None:
     limit_s = plan.duration_s
     if limit_s is None and (goal is None or trigger is None):
         limit_s = TARGET_LIMIT_S if plan.target is not None else DEFAULT_DURATION_S
-    started = changed = looked = time.monotonic()
-    look_every_s = TARGET_LOOK_S
+    look = _Look(enough) if plan.target is not None else None
+    started = changed = time.monotonic()
     seen = -1
     while limit_s is None or time.monotonic() - started < limit_s:
         left_s = 0.1 if limit_s is None else max(0.01, started + limit_s - time.monotonic())
@@ -232,12 +235,8 @@ def _wait(stage: Stage, enough: Enough) -> None:
             seen, changed = complete, now
         elif goal is not None and now - changed > plan.timeout_s:
             return  # the analysis says what the trigger did instead
-        if plan.target is not None and now - looked > look_every_s:
-            if enough():
-                return
-            # Looking must stay cheap beside recording.
-            look_every_s = max(TARGET_LOOK_S, 5 * (time.monotonic() - now))
-            looked = time.monotonic()
+        if look is not None and look():
+            return
 
 
 def completed(trigger: Trigger, health: Health) -> int:
@@ -271,24 +270,32 @@ def _line(health: Health, complete: int | None, goal: int | None, elapsed_s: flo
 # -- workloads --------------------------------------------------------------------------------------------------------
 
 
-def _run_workload(stage: Stage, workload: Workload) -> None:
-    """Warm up, then run windows until enough; every begin and end becomes an event."""
+def _run_workload(stage: Stage, workload: Workload, enough: Enough) -> None:
+    """Warm up, then run windows until there are enough; every begin and end becomes an event."""
     plan, habits = stage.plan, workload.habits
     warmup = habits.warmup if plan.warmup is None else plan.warmup
     stage.progress(f"warming up ({warmup})")
+    began = time.monotonic()
     workload.warm_up(warmup)
-    total = plan.windows or (habits.windows if plan.duration_s is None else None)
+    limit_s = plan.duration_s or (TARGET_LIMIT_S if plan.target is not None and plan.windows is None else None)
+    per_window = plan.inferences_per_window
+    if per_window is None and limit_s is not None and warmup and habits.plays:
+        # Nobody counts the windows, so there need not be millions of them.
+        each_s = (time.monotonic() - began) / warmup
+        per_window = math.ceil(LEAST_WINDOW_S / each_s) if each_s < LEAST_WINDOW_S else None
+    total = plan.windows or (habits.windows if limit_s is None else None)
     done, batch = 0, habits.at_once
+    look = _Look(enough) if plan.target is not None else None
     started = time.monotonic()
     while total is None or done < total:
-        if plan.duration_s is not None and time.monotonic() - started >= plan.duration_s:
+        if (limit_s is not None and time.monotonic() - started >= limit_s) or (done and look is not None and look()):
             break
         if done and warmup:
             workload.warm_up(1)  # what happened between the batches has cooled the caches
         began = time.monotonic()
         stage.progress(f"running · {done}{f'/{total}' if total else ''} windows")
         try:
-            stamps = workload.run(batch if total is None else min(batch, total - done), plan.inferences_per_window)
+            stamps = workload.run(batch if total is None else min(batch, total - done), per_window)
         except BaseException as error:
             if (done_before := salvaged(error)) is not None:
                 stage.keep(events_of(done_before))
@@ -300,6 +307,23 @@ def _run_workload(stage: Stage, workload: Workload) -> None:
         # About a second each: progress and Ctrl-C get through, and the interruptions stay rare.
         batch = max(1, round(len(stamps) * BATCH_S / max(time.monotonic() - began, 1e-3)))
         stage.progress(f"{show_duration(time.monotonic() - started)} · {done}{f'/{total}' if total else ''} windows")
+
+
+class _Look:
+    """Looks now and then whether what was recorded is enough; looking stays cheap beside recording."""
+
+    def __init__(self, enough: Enough) -> None:
+        self._enough = enough
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        began = time.monotonic()
+        if began < self._next:
+            return False
+        found = self._enough()
+        now = time.monotonic()
+        self._next = now + max(TARGET_LOOK_S, 5 * (now - began))
+        return found
 
 
 def _play_code(stage: Stage, workload: Workload) -> None:

@@ -193,6 +193,18 @@ def test_record_then_analyze(meter: str, tmp_path: Path) -> None:
     assert joulemeter("analyze", run, "--trigger", "d0").code == 0
 
 
+def test_a_target_with_a_workload_stops_and_short_inferences_share_a_window(tmp_path: Path) -> None:
+    model = Path(__file__).parents[1] / "profiles" / "models" / "conv3dense1-float32.tflite"
+    arguments = ("measure", "--meter", "none", "--workload", f"tflite:{model}", "-o", tmp_path, "--json", "--quiet")
+    aimed = json.loads(joulemeter(*arguments, "--target", "5%").out)
+    assert aimed["windows"]["inferences_per_window"] > 1
+    low, high = aimed["latency_s"]["ci95"]
+    assert high - low <= 2 * 0.05 * aimed["latency_s"]["median"]
+    assert not [caveat for caveat in aimed["caveats"] if caveat["code"] == "target-not-reached"]
+    counted = json.loads(joulemeter(*arguments, "--windows", "50").out)
+    assert counted["windows"]["used"] == 50 and counted["windows"]["inferences_per_window"] == 1
+
+
 def test_target_stops_when_the_interval_is_narrow(meter: str, tmp_path: Path) -> None:
     done = joulemeter(
         *("measure", "--meter", meter, "--supply", "3.0V", "--trigger", "d0", "--target", "1%", "--json"),
