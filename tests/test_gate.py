@@ -154,3 +154,15 @@ def test_what_the_edges_of_this_host_add_is_told() -> None:
     (caveat,) = (one for one in analyze(recording).result.caveats if one.code == "edge-cost")
     assert caveat.data["added_s"] == pytest.approx(0.01, abs=1e-6)
     assert caveat.severity == "doubt"  # 4.8 % of the window
+
+
+def test_a_board_that_names_itself_simulated_makes_the_result_simulated() -> None:
+    said = Event(label="described", source="workload", data={"name": "board", "simulated": True})
+    stamps = host([(490, 720), (990, 1215)])
+    with_meter = analyze(recorded(line([(500, 700), (1000, 1200)]), (*stamps, said))).result
+    assert with_meter.simulated and with_meter.workload == {"name": "board", "simulated": True}
+    timed = analyze(Recording(name="test", streams=(), trigger="host", events=(*stamps, said))).result
+    assert timed.simulated and timed.latency_s.basis == "simulated"
+    assert timed.caveats[0].code == "simulated"
+    real = analyze(Recording(name="test", streams=(), trigger="host", events=stamps)).result
+    assert not real.simulated and real.latency_s.basis == "measured"

@@ -278,8 +278,7 @@ def _with_energy(
     host_basis = _host_time_basis(recording)
     time_basis = Basis.SIMULATED if header.simulated and not timed_by_host else host_basis
     latency = summary.of_latency([window.window for window in kept], time_basis)
-    # Any simulator that took part counts, also as the second meter.
-    simulated = any(one.header.simulated for one in recording.streams) or bool(recording.meta.get("simulated"))
+    simulated = _simulated(recording)
     agreement, differ = _agreement(recording, stream, [window.window for window in kept])
     caveats += differ
     charges = [window.charge_c / window.window.inferences for window in kept if window.charge_c is not None]
@@ -444,7 +443,7 @@ def _timing_only(
     caveats += about_count(len(alignment.windows))
     result = Result(
         **_about(recording),
-        simulated=bool(recording.meta.get("simulated")),
+        simulated=_simulated(recording),
         windows=Windows(
             found=len(alignment.windows),
             used=len(alignment.windows),
@@ -462,7 +461,7 @@ def _timing_only(
             )
             for name, found in phases.items()
         },
-        caveats=_ordered(caveats, bool(recording.meta.get("simulated"))),
+        caveats=_ordered(caveats, _simulated(recording)),
     )
     empty = tuple(map(_unmeasured, alignment.windows))
     return Analysis(result=result, windows=empty, used=(True,) * len(empty), alignment=alignment, phases=phases)
@@ -482,9 +481,20 @@ def _about(recording: Recording) -> dict[str, Any]:
     }
 
 
+def _simulated(recording: Recording) -> bool:
+    """Whether any simulator took part: a meter, or the board."""
+    meters = any(stream.header.simulated for stream in recording.streams)
+    return meters or bool(recording.meta.get("simulated")) or _simulated_board(recording)
+
+
+def _simulated_board(recording: Recording) -> bool:
+    """Asked for as one, or one that says so itself."""
+    return bool(recording.meta.get("simulated_board") or (_workload(recording) or {}).get("simulated"))
+
+
 def _host_time_basis(recording: Recording) -> Basis:
     """Of what this host stamped: the time of a simulated board is simulated, too."""
-    return Basis.SIMULATED if recording.meta.get("simulated_board") else Basis.MEASURED
+    return Basis.SIMULATED if _simulated_board(recording) else Basis.MEASURED
 
 
 def _workload(recording: Recording) -> dict[str, Any] | None:
@@ -502,7 +512,7 @@ def _same(values: Sequence[int]) -> int | None:
 def _ordered(caveats: Sequence[Caveat], simulated: bool) -> tuple[Caveat, ...]:
     """The worst first, each once; a simulated recording says so before anything else."""
     first = (
-        [note(Code.SIMULATED, "The instrument was a simulator: no number here says anything about real hardware.")]
+        [note(Code.SIMULATED, "A simulator took part: no number here says anything about real hardware.")]
         if simulated
         else []
     )

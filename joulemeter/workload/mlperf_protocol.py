@@ -20,6 +20,8 @@ from joulemeter.units import show_duration
 from joulemeter.workload.firmware import Conversation, SilentError
 
 READY = "m-ready"
+# The vendor that a simulated board names, so that whoever records can say so.
+SIMULATOR = "joulemeter simulator"
 PASSED_ON = "[dut]:"
 # A command that needs no computing is answered within this, besides the time on the wire.
 ANSWER_S = 2.0

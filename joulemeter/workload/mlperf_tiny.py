@@ -28,7 +28,7 @@ from joulemeter.units import show_duration
 from joulemeter.workload import Habits, Say, SimulatedBoard, Stamps, Workload, refuse_unknown_options, whole
 from joulemeter.workload.firmware import Conversation, NowNs, SilentError
 from joulemeter.workload.mlperf_inputs import INPUTS, Input, drawn, family, find, read
-from joulemeter.workload.mlperf_protocol import ANSWER_S, READY, REMEDY, Answer, Dut, Inferences
+from joulemeter.workload.mlperf_protocol import ANSWER_S, READY, REMEDY, SIMULATOR, Answer, Dut, Inferences
 
 RUNTIME = "MLPerf Tiny firmware"
 BAUD = {"energy": 9600, "performance": 115200}
@@ -304,6 +304,7 @@ class MlperfTiny(Workload):
             "batch": 1,
             "name": None if self._vendor is None else f"dut-[{self._vendor}]",
             "vendor": self._vendor,
+            "simulated": self._vendor == SIMULATOR,
             "mode": self.mode,
             "port": self.address,
             "baud": self.baud,

@@ -17,6 +17,7 @@ from joulemeter.errors import UsageError
 from joulemeter.synthetic import Load
 from joulemeter.workload import SimulatedBoard, refuse_unknown_options, whole
 from joulemeter.workload.boards import Board, Program, Wire
+from joulemeter.workload.mlperf_protocol import SIMULATOR
 
 # Ends with whether the board restarts.
 _Obeying = Generator[float | None, None, bool]
@@ -128,7 +129,7 @@ class MlperfTinyBoard(Board):
     def _obey(self, words: list[str]) -> _Obeying:
         match words:
             case ["name", *_]:
-                yield from self._print("m-name-dut-[joulemeter simulator]")
+                yield from self._print(f"m-name-dut-[{SIMULATOR}]")
             case ["profile", *_]:
                 yield from self._print("m-profile-[ULPMark for tinyML Firmware V0.0.1]")
                 yield from self._print(f"m-model-[{self._model}]")
@@ -275,7 +276,7 @@ class IoManager:
                 said = [f"m-dut-passthrough({rest})"]
                 self._board.receive_at(rest.encode("latin-1") + b"%", now_s)
             case "name":
-                said = ["m-name-io-manager-[joulemeter simulator]"]
+                said = [f"m-name-io-manager-[{SIMULATOR}]"]
             case "tm":
                 said = ["m-timestmp-mode-FALLING", "m-[Timer disabled after mode change]"]
             case "enable-timer" | "disable-timer":
