@@ -1,8 +1,8 @@
 """The physics wing: from a recording to numbers, a pure function of its samples. It knows no instrument.
 
 time       clock, synccode (codesearch, codefit)
-windows    edges, lines, stamps, shape (changepoints, readings, evidence), align
+windows    edges, lines, gate, stamps, shape (changepoints, readings, evidence), align
 energy     kinds, counters, integrate, envelope, idle
 trust      series, stats, measurand, placement, uncertainty, combine, reference, calibration
-answers    lag, agreement, doubts, summary, battery, analyze
+answers    subject, lag, agreement, doubts, summary, battery, analyze, regression
 """

@@ -24,6 +24,7 @@ from joulemeter.physics.doubts import about_count, about_edge, about_stream
 from joulemeter.physics.integrate import integrate
 from joulemeter.physics.kinds import covered_until_ns
 from joulemeter.physics.stats import inspect, summarise
+from joulemeter.physics.subject import about, host_time_basis, simulated
 from joulemeter.physics.synccode import timebase_from_code
 from joulemeter.physics.uncertainty import Conditions
 from joulemeter.result import Power, Result, Summary, Term, Windows
@@ -275,10 +276,10 @@ def _with_energy(
             )
         )
     timed_by_host = alignment.sync.grade == "host-marker"
-    host_basis = _host_time_basis(recording)
+    host_basis = host_time_basis(recording)
     time_basis = Basis.SIMULATED if header.simulated and not timed_by_host else host_basis
     latency = summary.of_latency([window.window for window in kept], time_basis)
-    simulated = _simulated(recording)
+    any_simulated = simulated(recording)
     agreement, differ = _agreement(recording, stream, [window.window for window in kept])
     caveats += differ
     charges = [window.charge_c / window.window.inferences for window in kept if window.charge_c is not None]
@@ -291,8 +292,8 @@ def _with_energy(
         basis=basis if energies else Basis.UNAVAILABLE,
     )
     result = Result(
-        **_about(recording),
-        simulated=simulated,
+        **about(recording),
+        simulated=any_simulated,
         instrument={
             "key": header.instrument,
             "model": header.model,
@@ -327,7 +328,7 @@ def _with_energy(
         },
         uncertainty=terms,
         agreement=agreement,
-        caveats=_ordered(caveats, simulated),
+        caveats=_ordered(caveats, any_simulated),
     )
     result = _with_battery(result, recording)
     return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment, phases=phases)
@@ -430,7 +431,7 @@ def _timing_only(
     phases: Mapping[str, tuple[WindowEnergy, ...]],
     caveats: list[Caveat],
 ) -> Analysis:
-    time_basis = _host_time_basis(recording)
+    time_basis = host_time_basis(recording)
     latency = summary.of_latency(alignment.windows, time_basis)
     reason = "no meter was used"
     caveats.append(
@@ -442,8 +443,8 @@ def _timing_only(
     caveats += inspect([window.latency_s for window in alignment.windows], "s")
     caveats += about_count(len(alignment.windows))
     result = Result(
-        **_about(recording),
-        simulated=_simulated(recording),
+        **about(recording),
+        simulated=simulated(recording),
         windows=Windows(
             found=len(alignment.windows),
             used=len(alignment.windows),
@@ -461,48 +462,13 @@ def _timing_only(
             )
             for name, found in phases.items()
         },
-        caveats=_ordered(caveats, _simulated(recording)),
+        caveats=_ordered(caveats, simulated(recording)),
     )
     empty = tuple(map(_unmeasured, alignment.windows))
     return Analysis(result=result, windows=empty, used=(True,) * len(empty), alignment=alignment, phases=phases)
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
-
-
-def _about(recording: Recording) -> dict[str, Any]:
-    meta = recording.meta
-    return {
-        "name": recording.name,
-        "created": str(meta.get("created") or ""),
-        "device": meta.get("device"),
-        "workload": _workload(recording),
-        "provenance": meta.get("provenance") or {},
-    }
-
-
-def _simulated(recording: Recording) -> bool:
-    """Whether any simulator took part: a meter, or the board."""
-    meters = any(stream.header.simulated for stream in recording.streams)
-    return meters or bool(recording.meta.get("simulated")) or _simulated_board(recording)
-
-
-def _simulated_board(recording: Recording) -> bool:
-    """Asked for as one, or one that says so itself."""
-    return bool(recording.meta.get("simulated_board") or (_workload(recording) or {}).get("simulated"))
-
-
-def _host_time_basis(recording: Recording) -> Basis:
-    """Of what this host stamped: the time of a simulated board is simulated, too."""
-    return Basis.SIMULATED if _simulated_board(recording) else Basis.MEASURED
-
-
-def _workload(recording: Recording) -> dict[str, Any] | None:
-    """What was known of it before the recording, and what was learnt while it ran."""
-    learnt = [event.data for event in recording.events if event.source == "workload"]
-    edge = recording.meta.get("edge")
-    before = recording.meta.get("workload")
-    return {**(before or {}), **(learnt[-1] if learnt else {}), **({"edge": edge} if edge else {})} or before
 
 
 def _same(values: Sequence[int]) -> int | None:

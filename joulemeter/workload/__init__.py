@@ -186,6 +186,14 @@ def whole(name: str, text: str, least: int) -> int:
     return int(text)
 
 
+def byte_of(text: str) -> int:
+    """An option that is one byte: 1, 0x01. Raises UsageError."""
+    try:
+        return bytes([int(text, 0)])[0]
+    except ValueError:
+        raise UsageError(f"byte cannot be {text!r}.", "It is a number from 0 to 255, such as 1 or 0x01.") from None
+
+
 def cpu_model(root: Path = Path("/")) -> str | None:
     """The processor's name as the kernel gives it, or None."""
     cpuinfo = _read(root / "proc/cpuinfo")

@@ -20,7 +20,7 @@ from joulemeter.synthetic import Load
 from joulemeter.transport import Link
 from joulemeter.transport.connect import connect
 from joulemeter.units import show_duration
-from joulemeter.workload import Habits, Say, SimulatedBoard, Stamps, Workload, refuse_unknown_options, whole
+from joulemeter.workload import Habits, Say, SimulatedBoard, Stamps, Workload, byte_of, refuse_unknown_options, whole
 from joulemeter.workload.firmware import NowNs, SilentError
 
 OPTIONS = ("baud", "byte", "reply", "timeout", "boot")
@@ -52,14 +52,6 @@ def simulate(load: Load, options: Mapping[str, str]) -> SimulatedBoard:
     from joulemeter.workload.uart_board import simulate as simulate_board
 
     return simulate_board(load, options)
-
-
-def byte_of(text: str) -> int:
-    """Raises UsageError."""
-    try:
-        return bytes([int(text, 0)])[0]
-    except ValueError:
-        raise UsageError(f"byte cannot be {text!r}.", "It is a number from 0 to 255, such as 1 or 0x01.") from None
 
 
 class Uart(Workload):

@@ -8,9 +8,8 @@ from dataclasses import replace
 from joulemeter.errors import UsageError
 from joulemeter.serialtext import DEFAULT_BAUD
 from joulemeter.synthetic import Load
-from joulemeter.workload import SimulatedBoard, refuse_unknown_options, whole
+from joulemeter.workload import SimulatedBoard, byte_of, refuse_unknown_options, whole
 from joulemeter.workload.boards import Board, Program
-from joulemeter.workload.uart import byte_of
 
 CLASSES = 10
 PIN = 0b1
