@@ -128,7 +128,7 @@ class Marks:
     """The markers of one measurement. `keep` is given stamps whenever there are CAPACITY of them, and at `flush`."""
 
     def __init__(self, keep: Callable[[Stamps], object], edge: Edge | None = None) -> None:
-        self._keep = keep
+        self._keep: Callable[[Stamps], object] = keep
         self._edge = edge
         self._inferences: dict[int, Marker] = {}
         self._phases: dict[str, Marker] = {}
@@ -158,6 +158,11 @@ class Marks:
         for marker in (*self._inferences.values(), *self._phases.values()):
             marker.flush()
 
+    def close(self) -> None:
+        """Flush; what is marked from now on is kept nowhere."""
+        self.flush()
+        self._keep = _drop
+
     def _window(self, count: int) -> Marker:
         if self._edge is not None:
             return EdgeMarker("", count, self._keep_window, self._edge)
@@ -170,3 +175,7 @@ class Marks:
     def _keep_phase(self, marker: Marker, stamps: Stamps) -> None:
         none = np.empty(0, dtype=np.int64)
         self._keep(Stamps(begin_ns=none, end_ns=none, phases={marker.name: (stamps.begin_ns, stamps.end_ns)}))
+
+
+def _drop(stamps: Stamps) -> None:
+    del stamps

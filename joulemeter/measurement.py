@@ -86,8 +86,8 @@ class Measurement:
         """Stop, analyse. Raises what ended the recording early, or that nothing was measured."""
         lost: JouleMeterError | None = None
         try:
-            self._marking().flush()
-            if kind is None:
+            self._marking().close()
+            if kind is None and self.plan.meters:
                 self._stage.rest(TAIL_S)
         except JouleMeterError as caught:
             lost = caught

@@ -109,6 +109,19 @@ def test_hands_over_when_full_and_loses_nothing(monkeypatch: pytest.MonkeyPatch)
     assert len(begins) == 10 and begins == sorted(begins)
 
 
+def test_a_marker_that_outlives_its_measurement_marks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(markers, "CAPACITY", 4)
+    kept = Kept()
+    marks = Marks(kept)
+    infer = marks.inference()(lambda: None)
+    infer()
+    marks.close()
+    for _ in range(10):
+        infer()
+    marks.flush()
+    assert [len(stamps) for stamps in kept.stamps] == [1]
+
+
 class Pin:
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
