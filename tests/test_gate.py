@@ -137,6 +137,15 @@ def test_parts_stamped_by_the_host_are_phases() -> None:
     assert phase.per_inference == 1
 
 
+def test_a_part_on_a_line_of_its_own_may_lie_beside_the_windows() -> None:
+    states = line([(500, 700), (1000, 1200)])
+    for start, stop in ((300, 450), (800, 950)):
+        states[start:stop] |= 2
+    recording = replace(recorded(states, host([(490, 720), (990, 1215)])), meta={"phases": {"pre": "d1"}})
+    phase = analyze(recording).result.phases["pre"]
+    assert phase.windows == 2 and phase.duration_s.median == pytest.approx(0.15, rel=1e-6)
+
+
 def test_a_part_that_is_placed_too_loosely_has_a_duration_and_no_energy() -> None:
     part = [
         Event(label=label, source="host:pre", monotonic_ns=ORIGIN_NS + at * 1_000_000, u_s=0.02)

@@ -50,13 +50,16 @@ def align(
     inferences_per_window: int = 1,
     convention: str = "native",
     debounce_s: float | None = None,
+    gated: bool = True,
 ) -> Alignment:
     """The windows of `trigger` in the time of `stream` (None: host stamps alone, timing without a meter).
 
     `debounce_s` is the shortest pulse and pause that count; None finds bounces by their shortness beside the median.
+    `gated`: of a line only edges within the windows count that the host asked for, where it stamped them.
     Raises DataError when the trigger marks nothing, UsageError when the stream has no such line.
     """
-    found, grade, u_edge_s = _find(recording, stream, trigger, convention, debounce_s)
+    expected = _expected(recording, stream) if gated and stream is not None else None
+    found, grade, u_edge_s = _find(recording, stream, trigger, convention, debounce_s, expected)
     clocked = stream.timebase if stream is not None and grade == "host-marker" else None
     windows = tuple(
         Window(
@@ -90,7 +93,12 @@ def align(
 
 
 def _find(
-    recording: Recording, stream: Stream | None, trigger: Trigger, convention: str, debounce_s: float | None
+    recording: Recording,
+    stream: Stream | None,
+    trigger: Trigger,
+    convention: str,
+    debounce_s: float | None,
+    expected: Expected | None,
 ) -> tuple[Found, str, float]:
     """Spans, grade, and the standard uncertainty of an edge in seconds."""
     if trigger.stamped:
@@ -109,7 +117,7 @@ def _find(
     if trigger.source == "shape":
         return _from_shape(stream, trigger)
     read = from_line if trigger.digital else from_channel
-    found, u_samples = read(stream, trigger, debounce_s, _expected(recording, stream))
+    found, u_samples = read(stream, trigger, debounce_s, expected)
     return found, "in-band", u_samples / stream.timebase.rate_hz
 
 

@@ -153,7 +153,7 @@ def _phase(
     recording: Recording, stream: Stream, name: str, trigger: Trigger, debounce_s: float | None, max_share: float
 ) -> tuple[WindowEnergy, ...]:
     """The occurrences of one part; those placed too loosely by the host's stamps have a duration only."""
-    found = aligning.align(recording, stream, trigger, debounce_s=debounce_s)
+    found = aligning.align(recording, stream, trigger, debounce_s=debounce_s, gated=False)
     windows = [replace(window, role=Role.PHASE, label=name) for window in found.windows]
     if trigger.stamped and _off_by_s(found) > max_share * _median_s(found):
         return tuple(map(_unmeasured, windows))
