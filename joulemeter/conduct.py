@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,38 +63,44 @@ class Stage:
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with contextlib.ExitStack() as starting:
-            try:
-                self.text = starting.enter_context(SerialText(self.plan.serial)) if self.plan.serial else None
-                line = watched_line(self.plan)
-                for meter, address, name in zip(
-                    self.plan.meters, self._addresses, stream_names(self.plan), strict=True
-                ):
-                    self.progress(f"starting {meter.key}")
-                    recorder = Recorder(meter.key, address, meter.options, self.folder / name, line)
-                    starting.enter_context(recorder)
-                    self.recorders.append(recorder)
-                    if self.plan.calibrated:
-                        _copy_calibration(self.folder / name)
-                for recorder in self.recorders:
-                    # A window that begins before the first sample would be cut off.
-                    until = time.monotonic() + FIRST_SAMPLE_S
-                    while not recorder.health.samples and time.monotonic() < until:
-                        recorder.poll(0.5)
-            except (JouleMeterError, KeyboardInterrupt):
-                _forget(self.folder)
-                raise
-            self._held = starting.pop_all()
+        try:
+            with contextlib.ExitStack() as starting:
+                self._start(starting)
+                self._held = starting.pop_all()
+        except JouleMeterError as error:
+            # By now everything has been closed, so what is on disk is all there will be.
+            raise error if _forget(self.folder) else error.kept_in(self.folder) from None
+        except KeyboardInterrupt:
+            _forget(self.folder)
+            raise
         return self
+
+    def _start(self, starting: contextlib.ExitStack) -> None:
+        self.text = starting.enter_context(SerialText(self.plan.serial)) if self.plan.serial else None
+        line = watched_line(self.plan)
+        for meter, address, name in zip(self.plan.meters, self._addresses, stream_names(self.plan), strict=True):
+            self.progress(f"starting {meter.key}")
+            recorder = Recorder(meter.key, address, meter.options, self.folder / name, line)
+            starting.enter_context(recorder)
+            self.recorders.append(recorder)
+            if self.plan.calibrated:
+                _copy_calibration(self.folder / name)
+        for recorder in self.recorders:
+            # A window that begins before the first sample would be cut off.
+            until = time.monotonic() + FIRST_SAMPLE_S
+            while not recorder.health.samples and time.monotonic() < until:
+                recorder.poll(0.5)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             self.keep_text()
+        except JouleMeterError as lost:
+            self.trouble = lost
         finally:
             self._held.close()
-        self.trouble = next((recorder.error for recorder in self.recorders if recorder.error), None)
+        self.trouble = self.trouble or next((recorder.error for recorder in self.recorders if recorder.error), None)
 
     @property
     def rate_hz(self) -> float:
@@ -184,12 +191,12 @@ def _copy_calibration(folder: Path) -> None:
     store.write_json(folder / store.CALIBRATION, calibration)
 
 
-def _forget(folder: Path) -> None:
-    """Nothing was recorded, so nothing is left behind; what another meter has recorded already is kept."""
-    with contextlib.suppress(OSError):
-        if not any(folder.glob(f"*/{store.WORDS}")):
-            (folder / store.RUN).unlink()
-            folder.rmdir()
+def _forget(folder: Path) -> bool:
+    """Leave nothing behind where nothing was recorded, and say so; what another meter has recorded already is kept."""
+    if any(words.stat().st_size for words in folder.glob(f"*/{store.WORDS}")):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def _run(stage: Stage, workload: Workload | None, enough: Enough) -> None:
@@ -205,10 +212,17 @@ def _run(stage: Stage, workload: Workload | None, enough: Enough) -> None:
         _run_workload(stage, workload, enough)
         _play_code(stage, workload)
     finally:
-        stage.keep(workload.heard())
-    stage.keep([Event(label="described", source=WORKLOAD, data=workload.describe())])
+        # Also where it failed: the windows until then are a result, and what ran belongs to it.
+        stage.keep([*workload.heard(), *_learnt(workload)])
     if plan.meters:
         stage.rest(TAIL_S)
+
+
+def _learnt(workload: Workload) -> list[Event]:
+    """What it says of itself now; nothing where it can no longer tell."""
+    with contextlib.suppress(JouleMeterError):
+        return [Event(label="described", source=WORKLOAD, data=workload.describe())]
+    return []
 
 
 def _wait(stage: Stage, enough: Enough) -> None:

@@ -175,3 +175,14 @@ def test_a_board_that_names_itself_simulated_makes_the_result_simulated() -> Non
     assert timed.caveats[0].code == "simulated"
     real = analyze(Recording(name="test", streams=(), trigger="host", events=stamps)).result
     assert not real.simulated and real.latency_s.basis == "measured"
+
+
+def test_loose_stamps_are_doubted_also_where_only_time_is_measured() -> None:
+    def codes(u_s: float | None) -> list[str]:
+        stamps = host([(490, 720), (990, 1215)], u_s=u_s)
+        timed = analyze(Recording(name="test", streams=(), trigger="host", events=stamps)).result
+        return [caveat.code for caveat in timed.caveats]
+
+    assert "host-clock-only" in codes(0.005)
+    assert "host-clock-only" not in codes(0.0005)
+    assert "host-clock-only" not in codes(None)

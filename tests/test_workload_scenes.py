@@ -161,3 +161,30 @@ def test_scene(name: str, tmp_path: Path) -> None:
     recordings = list(tmp_path.glob("out/*/ppk2/words.raw"))
     assert bool(recordings) == scene.kept, said
     assert bool(list(tmp_path.glob("out/*/result.json"))) == scene.result
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of POSIX")
+def test_a_simulated_board_on_a_port_says_so_also_when_the_run_breaks_off(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "joulemeter"]
+    options = ("--pty", "--until-eof", "--board-set", "baud=115200", "--board-set", "fault=hang")
+    with subprocess.Popen(
+        [*command, "simulate", "mlperf-tiny", *options, "--load", "8mA/5ms/d0,250uA/1ms"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as board:
+        port = board.stdout.readline().strip() if board.stdout else ""
+        done = subprocess.run(
+            [*command, "measure", *ALONE, "--workload", f"mlperf-tiny@{port},115200", "-o", "out"]
+            + [word for name in ("n=20", "window=0.1s") for word in ("--workload-set", name)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if board.stdin is not None:
+            board.stdin.close()
+    assert done.returncode == 6, done.stderr
+    (events,) = tmp_path.glob("out/*/events.jsonl")
+    assert '"simulated":true' in events.read_text()

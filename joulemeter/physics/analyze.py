@@ -20,7 +20,7 @@ from joulemeter.physics.agreement import agree
 from joulemeter.physics.align import Alignment
 from joulemeter.physics.battery import simple_life
 from joulemeter.physics.combine import evaluate
-from joulemeter.physics.doubts import about_count, about_edge, about_stream
+from joulemeter.physics.doubts import about_count, about_edge, about_stream, about_timing
 from joulemeter.physics.integrate import integrate
 from joulemeter.physics.kinds import covered_until_ns
 from joulemeter.physics.stats import inspect, summarise
@@ -440,6 +440,7 @@ def _timing_only(
             "No meter was used, so energy and power are unavailable; only time was measured. Name one with --meter.",
         )
     )
+    caveats += about_timing(alignment.windows)
     caveats += inspect([window.latency_s for window in alignment.windows], "s")
     caveats += about_count(len(alignment.windows))
     result = Result(

@@ -11,7 +11,7 @@ from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.physics.align import Alignment
 from joulemeter.result import Sync
 from joulemeter.units import show_duration
-from joulemeter.window import WindowEnergy
+from joulemeter.window import Window, WindowEnergy
 
 # EEMBC and MLCommons require windows of at least this length (their runners print an error below it).
 MLPERF_MIN_WINDOW_S = 10.0
@@ -174,6 +174,21 @@ def _edge_caveats(kept: Sequence[WindowEnergy], sync: Sync) -> list[Caveat]:
             f"Windows were placed by the host's clock to {show_duration(sync.residual_s)}, which is "
             f"{sync.residual_s / shortest_s:.0%} of the shortest window. Put more inferences into each window, or give "
             "the meter a trigger line.",
+        )
+    ]
+
+
+def about_timing(windows: Sequence[Window]) -> list[Caveat]:
+    """Stamps that are not good enough for the windows between them, where nothing but time is measured."""
+    u_s, shortest_s = max(window.u_edge_s for window in windows), min(window.duration_s for window in windows)
+    if u_s < HOST_EDGE_SHARE * shortest_s:
+        return []
+    return [
+        doubt(
+            Code.HOST_CLOCK_ONLY,
+            f"Begin and end of a window were stamped to {show_duration(u_s)}, which is {u_s / shortest_s:.0%} of the "
+            "shortest one; what a serial line adds on the way is part of its time. Put more inferences into each "
+            "window, or give a meter a trigger line.",
         )
     ]
 
