@@ -112,7 +112,8 @@ class Channel:
     `lines` names the bits of a DIGITAL channel, lowest bit first. A CUMULATIVE counter starts over at `wrap` and moves
     only every `refresh_s`; `refresh_s` is also how old a reading of a slow meter may be. `falls_only`: the meter does
     not show lines but reports their falling edges; a line is then low in the sample beside which an edge was reported,
-    to one sample before or after, and high in all others whatever it really was.
+    to one sample before or after, and high in all others whatever it really was. A `witness` counts by other means what
+    another channel measures: it is compared with that one and never reported in its place.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Channel:
     wrap: float | None = None
     refresh_s: float | None = None
     falls_only: bool = False
+    witness: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +138,26 @@ class Voltage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """The host's clocks at stream time 0, of a stream that is stamped and so need not be related by its arrival.
+
+    `u_s` is the relation's standard uncertainty there; `u_drift_ppm` is 0 where the host's own clock stamps the stream.
+    """
+
+    monotonic_ns: int
+    utc_ns: int
+    u_s: float
+    u_drift_ppm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """Everything needed to read a stream's bytes again, written before the first sample.
 
     `wire` names the byte format with its version and `parameters` holds what its decoder needs (calibration,
     supply, filter). `word_bytes` is the size of one sample on the wire. `loss_modulo` says that the instrument's
     sample counter wraps there, so that its own count of lost samples is known only modulo this number.
-    `clock` is the limit of the sample clock as a ratio.
+    `clock` is the limit of the sample clock as a ratio. `epoch` None: the host's clock is related by the arrivals.
     """
 
     instrument: str
@@ -158,13 +173,14 @@ class Header:
     address: str | None = None
     simulated: bool = False
     clock: Limit = field(default_factory=lambda: Limit(value=50e-6))
+    epoch: Epoch | None = None
     voltage: Voltage | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     caveats: tuple[Caveat, ...] = ()
 
     def channel(self, quantity: Quantity) -> Channel | None:
-        """The first channel of that quantity, or None."""
-        return next((channel for channel in self.channels if channel.quantity is quantity), None)
+        """The first channel of that quantity that is no witness, or None."""
+        return next((one for one in self.channels if one.quantity is quantity and not one.witness), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

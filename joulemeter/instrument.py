@@ -54,7 +54,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """`supplies` is the range of voltages it can power a board with, or None. `extra` is the pip extra it needs."""
+    """`supplies` is the range of voltages it can power a board with, or None. `extra` is the pip extra it needs.
+
+    `load` is what its simulator draws where nobody names a load: levels that this meter is made for, and windows that
+    it can measure. `load_v` is the voltage at which it does, where the meter measures that itself.
+    """
 
     key: str
     maker: str
@@ -69,6 +73,8 @@ class Info:
     usb_ids: tuple[UsbId, ...] = ()
     supplies: tuple[float, float] | None = None
     extra: str | None = None
+    load: str = "8mA/20ms/d0,250uA/80ms"
+    load_v: float | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def chosen(self, options: Options) -> dict[str, str]:

@@ -29,8 +29,8 @@ from joulemeter.instrument import Driver, InstrumentModule, Options
 from joulemeter.physics.edges import LineScanner
 from joulemeter.physics.integrate import source_of
 
-# A meter that streams and then says nothing for this long has stopped.
-STALL_S = 2.0
+# A meter that streams and then says nothing for this long, or for so many of its samples, has stopped.
+STALL_S, STALL_SAMPLES = 2.0, 5
 HEALTH_S = 0.2
 ANCHOR_S = 0.05
 CHECKPOINT_SAMPLES = 1 << 20
@@ -54,9 +54,10 @@ class Task:
 class _Reader(threading.Thread):
     """Takes bytes from the driver as they come, so that neither disk nor decoder can make the meter overflow."""
 
-    def __init__(self, driver: Driver, stop: threading.Event) -> None:
+    def __init__(self, driver: Driver, stop: threading.Event, rate_hz: float) -> None:
         super().__init__(daemon=True)
         self._driver = driver
+        self._stall_s = max(STALL_S, STALL_SAMPLES / rate_hz)
         self._stop_asked = stop
         self.chunks: queue.Queue[tuple[bytes, int, int]] = queue.Queue(QUEUE_CHUNKS)
         self.error: JouleMeterError | None = None
@@ -68,9 +69,9 @@ class _Reader(threading.Thread):
             while not self._stop_asked.is_set():
                 raw = self._driver.read(0.05)
                 if not raw:
-                    if time.monotonic() - heard > STALL_S:
+                    if time.monotonic() - heard > self._stall_s:
                         raise IncompleteError(
-                            f"The meter has sent nothing for {STALL_S:g} s.",
+                            f"The meter has sent nothing for {self._stall_s:g} s.",
                             "Unplug it and plug it in again; what had arrived is kept.",
                         )
                     continue
@@ -155,7 +156,7 @@ def record(task: Task, stop: threading.Event) -> str:
             writer = store.StreamWriter(task.folder, header)
         except OSError as error:
             raise _disk(task.folder, error) from error
-        reader = _Reader(driver, stop)
+        reader = _Reader(driver, stop, header.rate_hz)
         reason = "stop"
         try:
             _say({"type": "started", "simulated": header.simulated, "rate_hz": header.rate_hz, "model": header.model})

@@ -22,7 +22,7 @@ from joulemeter.workload import SimulatedBoard
 
 START_S = 20.0
 
-# Drawn when nobody names a load: an inference of 20 ms every 100 ms, then a doze.
+# Drawn by a board without a meter when nobody names a load: an inference of 20 ms every 100 ms, then a doze.
 DEFAULT_LOAD = "8mA/20ms/d0,250uA/80ms"
 # What a simulated board runs on where the meter does not supply it.
 BOARD_V = 3.0
@@ -70,7 +70,8 @@ def serve(
     The first line announced is the meter's address (the board's where there is no meter); the board's and the load
     follow. Raises NotFoundError, UsageError.
     """
-    drawn = parse_load(load or DEFAULT_LOAD)
+    usual = DEFAULT_LOAD if key is None or board is not None else registry.instrument(key).INFO.load
+    drawn = parse_load(load or usual)
     seen: Draw = drawn
     devices: list[Device] = []
     if board is not None:
@@ -122,7 +123,8 @@ class SimulatedMeter:
         self, key: str, *, load: str | None = None, faults: str | None = None, board: Board | None = None
     ) -> None:
         command = [sys.executable, "-P", "-m", "joulemeter", "simulate", key, "--until-eof"]
-        command += ["--pty"] if os.name == "posix" else ["--tcp", "127.0.0.1:0"]
+        networked = key in registry.keys(registry.INSTRUMENTS) and registry.instrument(key).INFO.transport == "tcp"
+        command += ["--pty"] if os.name == "posix" and not networked else ["--tcp", "127.0.0.1:0"]
         command += ["--load", load] if load else []
         command += ["--faults", faults] if faults else []
         if board is not None:

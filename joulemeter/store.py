@@ -450,6 +450,14 @@ class RunStream:
         index = [self._index_at(anchor.received_bytes) for anchor in self._anchors]
         moved = np.array([at + self._shift(at) for at in index])
         self._steps = clock.steps(self._anchors, moved, self.header.rate_hz)
+        if (epoch := self.header.epoch) is not None:
+            return Timebase(
+                rate_hz=self.header.rate_hz,
+                monotonic_ns=epoch.monotonic_ns,
+                utc_ns=epoch.utc_ns,
+                u_host_s=epoch.u_s,
+                u_drift_ppm=epoch.u_drift_ppm,
+            )
         return clock.fit(moved, self._anchors, self.header.rate_hz, self.header.clock)
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,11 +15,17 @@ from joulemeter.instrument import InstrumentModule
 from joulemeter.testing.contract import CHECKS, Broken, Check, Skipped, Subject
 
 
+@cache
+def subject(key: str) -> Subject:
+    """One for all checks, so that they share what was captured."""
+    return Subject(module=registry.instrument(key))
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("key", registry.keys(registry.INSTRUMENTS))
 def test_contract(key: str, check: Check) -> None:
     try:
-        check(Subject(module=registry.instrument(key)))
+        check(subject(key))
     except Skipped as reason:
         pytest.skip(str(reason))
 

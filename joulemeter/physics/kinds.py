@@ -73,7 +73,9 @@ def source_of(header: Header) -> Source:
     Raises DataError for a quantity whose kind makes no sense.
     """
     flows = [
-        channel for channel in header.channels if channel.quantity in (Quantity.POWER, Quantity.CURRENT, *COUNTERS)
+        channel
+        for channel in header.channels
+        if channel.quantity in (Quantity.POWER, Quantity.CURRENT, *COUNTERS) and not channel.witness
     ]
     for channel in flows:
         if (channel.kind is Kind.CUMULATIVE) != (channel.quantity in COUNTERS):
