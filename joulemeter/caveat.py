@@ -49,6 +49,7 @@ class Code(StrEnum):
     ODD_STAMP_COUNT = "odd-stamp-count"
     SHORT_WINDOW = "short-window"
     FEW_SAMPLES = "few-samples"
+    TOO_SHORT = "too-short-for-meter"
     SHAPE_DOUBT = "shape-doubt"
     HOST_CLOCK_ONLY = "host-clock-only"
     COUNT_MISMATCH = "count-mismatch"

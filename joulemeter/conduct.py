@@ -39,6 +39,10 @@ TARGET_LIMIT_S = 600.0
 BATCH_S = 1.0
 # Where a time is given and no count: shorter inferences share a window.
 LEAST_WINDOW_S = 1e-3
+# Where nobody says how many inferences a window holds, it lasts for this many readings of the meter.
+ROOM_READINGS = 10
+# ... and there are at least so many of them.
+FEWEST_WINDOWS = 10
 # How long a first sample is awaited; a meter that stays silent the recorder gives up on before.
 FIRST_SAMPLE_S = 60.0
 # The meter's last samples are still on their way when the workload has ended.
@@ -101,6 +105,11 @@ class Stage:
         finally:
             self._held.close()
         self.trouble = self.trouble or next((recorder.error for recorder in self.recorders if recorder.error), None)
+
+    @property
+    def reading_s(self) -> float:
+        """How long a reading of the slowest meter stands for."""
+        return max((float(recorder.started["reading_s"]) for recorder in self.recorders), default=0.0)
 
     @property
     def rate_hz(self) -> float:
@@ -293,11 +302,17 @@ def _run_workload(stage: Stage, workload: Workload, enough: Enough) -> None:
     workload.warm_up(warmup)
     limit_s = plan.duration_s or (TARGET_LIMIT_S if plan.target is not None and plan.windows is None else None)
     per_window = plan.inferences_per_window
-    if per_window is None and limit_s is not None and warmup and habits.plays:
-        # Nobody counts the windows, so there need not be millions of them.
+    if per_window is None and warmup and habits.plays:
+        # Where nobody counts the windows, there need not be millions of them; a slow meter needs long ones.
+        least_s = LEAST_WINDOW_S if limit_s is not None else 0.0
+        if stage.reading_s > LEAST_WINDOW_S:
+            least_s = ROOM_READINGS * stage.reading_s
         each_s = (time.monotonic() - began) / warmup
-        per_window = math.ceil(LEAST_WINDOW_S / each_s) if each_s < LEAST_WINDOW_S else None
-    total = plan.windows or (habits.windows if limit_s is None else None)
+        per_window = math.ceil(least_s / each_s) if each_s < least_s else None
+    usual = habits.windows
+    if per_window is not None and plan.inferences_per_window is None:
+        usual = max(FEWEST_WINDOWS, math.ceil(usual / per_window))
+    total = plan.windows or (usual if limit_s is None else None)
     done, batch = 0, habits.at_once
     look = _Look(enough) if plan.target is not None else None
     started = time.monotonic()

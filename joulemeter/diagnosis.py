@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import os
 import platform
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from joulemeter import registry
-from joulemeter.instrument import Info
+from joulemeter.instrument import Found, Info
 
 UDEV_FILE = "/etc/udev/rules.d/60-joulemeter.rules"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-# extra -> the module it brings, and what it is for
-EXTRAS = {"fast": ("numba", "faster decoding of long recordings")}
+# What an extra that no meter needs is for.
+PURPOSES = {
+    "fast": "faster decoding of long recordings",
+    "gpio": "edges on a GPIO line of this host",
+    "onnx": "ONNX models as workloads",
+    "openvino": "OpenVINO models as workloads",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +42,12 @@ def examine() -> list[Finding]:
     findings += _packages()
     for key, module in registry.instruments():
         devices = module.discover()
-        if not devices:
-            findings.append(Finding(state="absent", what=f"{key}: no device is connected"))
+        lacking = missing(module.INFO.extra)
+        if lacking:
+            what = f"{key}: needs {', '.join(lacking)}, which is not installed"
+            findings.append(Finding(state="absent", what=what, remedy=install(module.INFO.extra or "")))
+        elif not devices:
+            findings.append(Finding(state="absent", what=f"{key}: no device was found"))
         for device in devices:
             findings.append(
                 Finding(
@@ -43,9 +57,19 @@ def examine() -> list[Finding]:
                     remedy=device.remedy,
                 )
             )
-        if os.name == "posix" and platform.system() == "Linux" and module.INFO.usb_ids:
-            findings.append(_udev(module.INFO))
+    if platform.system() == "Linux":
+        findings += _udev([module.INFO for _, module in registry.instruments() if module.INFO.usb_ids])
     return findings
+
+
+def state(info: Info, found: Sequence[Found]) -> str:
+    """How a kind of meter stands on this host, in a few words."""
+    ready = sum(unit.problem is None for unit in found)
+    if ready:
+        return f"{ready} found"
+    if found:
+        return "found, cannot be opened"
+    return f"needs extra {info.extra}" if missing(info.extra) else "not found"
 
 
 def _packages() -> list[Finding]:
@@ -56,40 +80,77 @@ def _packages() -> list[Finding]:
         if litert
         else Finding(state="absent", what="no TFLite runtime", remedy="pip install ai-edge-litert")
     )
-    for extra, (module, purpose) in EXTRAS.items():
+    for extra, purpose in PURPOSES.items():
+        lacking = missing(extra)
         findings.append(
-            Finding(state="good", what=f"{module}: {purpose}")
-            if _present(module)
-            else Finding(state="absent", what=f"{module}: {purpose}", remedy=f"pip install 'joulemeter[{extra}]'")
+            Finding(state="absent", what=f"{', '.join(lacking)}: {purpose}", remedy=install(extra))
+            if lacking
+            else Finding(state="good", what=f"extra {extra}: {purpose}")
         )
     return findings
+
+
+def missing(extra: str | None) -> list[str]:
+    """The packages of one of our extras that are not installed."""
+    lacking = []
+    for requirement in metadata.requires("joulemeter") or [] if extra is not None else []:
+        wanted, _, marker = requirement.partition(";")
+        name = _NAME.match(wanted)
+        if name is None or f'extra == "{extra}"' not in marker or not _meant(marker):
+            continue
+        try:
+            metadata.version(name[0])
+        except metadata.PackageNotFoundError:
+            lacking.append(name[0])
+    return lacking
+
+
+def install(extra: str) -> str:
+    return f"pip install 'joulemeter[{extra}]'"
+
+
+def _meant(marker: str) -> bool:
+    """Whether it is for this system, as far as our own markers go."""
+    asked = re.search(r"sys_platform == ['\"](\w+)['\"]", marker)
+    return asked is None or asked[1] == sys.platform
 
 
 def _present(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _udev(info: Info) -> Finding:
-    """Whether a rule lets users other than root open this instrument's USB devices."""
-    rule = "\n".join(
-        f'SUBSYSTEMS=="usb", ATTRS{{idVendor}}=="{usb.vendor:04x}", ATTRS{{idProduct}}=="{usb.product:04x}", '
+def _udev(infos: Sequence[Info]) -> list[Finding]:
+    """Whether rules let users other than root open the USB devices of these; one finding for all that lack them."""
+    written = "\n".join(_rules()).lower()
+    lacking = [info for info in infos if not all(f"{usb.vendor:04x}" in written for usb in info.usb_ids)]
+    findings = [
+        Finding(state="good", what=f"{info.key}: there is a udev rule for it") for info in infos if info not in lacking
+    ]
+    if not lacking:
+        return findings
+    ids = sorted({(usb.vendor, usb.product) for info in lacking for usb in info.usb_ids})
+    rules = "\n".join(
+        f'SUBSYSTEMS=="usb", ATTRS{{idVendor}}=="{vendor:04x}", ATTRS{{idProduct}}=="{product:04x}", '
         'MODE="0660", TAG+="uaccess", ENV{ID_MM_DEVICE_IGNORE}="1"'
-        for usb in info.usb_ids
+        for vendor, product in ids
     )
-    vendor = f"{info.usb_ids[0].vendor:04x}"
-    folders = [Path("/etc/udev/rules.d"), Path("/usr/lib/udev/rules.d"), Path("/lib/udev/rules.d")]
-    for folder in folders:
+    return [
+        *findings,
+        Finding(
+            state="absent",
+            what=f"no udev rule for {', '.join(info.key for info in lacking)}; without one only root, or for serial "
+            "ports their group, may open them",
+            remedy=f"Write the lines of the meters that you have to {UDEV_FILE}:\n{rules}\n"
+            "then run: sudo udevadm control --reload && sudo udevadm trigger\n"
+            "or, for serial ports, join their group once: sudo usermod -aG dialout $USER, and log in again",
+        ),
+    ]
+
+
+def _rules() -> Iterator[str]:
+    """The udev rules that are about meters: ours, and those that makers' programs bring."""
+    for folder in map(Path, ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")):
         for path in sorted(folder.glob("*.rules")) if folder.is_dir() else ():
-            try:
-                text = path.read_text(encoding="utf-8", errors="replace").lower()
-            except OSError:
-                continue
-            if vendor in text and ("joulemeter" in path.name or "nrf" in path.name):
-                return Finding(state="good", what=f"{info.key}: udev rule in {path}")
-    return Finding(
-        state="absent",
-        what=f"{info.key}: no udev rule; without one only root or the group of the port may open it",
-        remedy=f"Write these lines to {UDEV_FILE}:\n{rule}\n"
-        "then run: sudo udevadm control --reload && sudo udevadm trigger\n"
-        "or join the port's group once: sudo usermod -aG dialout $USER, and log in again",
-    )
+            if any(word in path.name for word in ("joulemeter", "nrf", "joulescope")):
+                with contextlib.suppress(OSError):
+                    yield path.read_text(encoding="utf-8", errors="replace")

@@ -33,7 +33,7 @@ class Verified(StrEnum):
     """How far a driver has been shown to work."""
 
     SIMULATOR = "simulator only"
-    TRANSCRIPT = "bytes from a manual, a recording or another program"
+    TRANSCRIPT = "bytes of others, simulator"
     HARDWARE = "a real unit"
 
 
@@ -57,7 +57,8 @@ class Info:
     """`supplies` is the range of voltages it can power a board with, or None. `extra` is the pip extra it needs.
 
     `load` is what its simulator draws where nobody names a load: levels that this meter is made for, and windows that
-    it can measure. `load_v` is the voltage at which it does, where the meter measures that itself.
+    it can measure. `load_v` is the voltage at which it does, where the meter measures that itself. `onboard`: it is
+    part of a computer and measures that one only.
     """
 
     key: str
@@ -75,6 +76,7 @@ class Info:
     extra: str | None = None
     load: str = "8mA/20ms/d0,250uA/80ms"
     load_v: float | None = None
+    onboard: bool = False
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def chosen(self, options: Options) -> dict[str, str]:

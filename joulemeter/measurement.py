@@ -151,7 +151,7 @@ def measure(
         declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
         settings=settings or {},
     )
-    parsed = plan.parse_meter(meter or "none", options)
+    parsed = plan.parse_meter(meter or "none", options, trigger=trigger or ("d0" if edge else None), runs_here=True)
     return Measurement(
         plan.Plan(
             meters=(parsed,) if parsed is not None else (),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joulemeter import registry
+from joulemeter import choosing, registry
 from joulemeter.instrument import Options
 from joulemeter.physics.uncertainty import Conditions
 
@@ -21,11 +21,25 @@ class Meter:
     options: Options = field(default_factory=Options)
 
 
-def parse_meter(text: str, options: Options) -> Meter | None:
-    """A meter, or None for "none". Raises NotFoundError for an unknown key."""
+def parse_meter(
+    text: str,
+    options: Options,
+    *,
+    trigger: str | None = None,
+    runs_here: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Meter | None:
+    """A meter, or None for "none". `auto` chooses by `trigger` and by whether the model runs on this host, and says so.
+
+    Raises NotFoundError for an unknown key, and what choosing.best does.
+    """
     key, _, address = text.partition("@")
     if key == "none":
         return None
+    if text == choosing.AUTO:
+        unit, why = choosing.best(trigger, runs_here=runs_here)
+        say(f"auto takes {unit.key}@{unit.address}: {why}")
+        return Meter(key=unit.key, address=unit.address, options=options)
     registry.instrument(key)
     return Meter(key=key, address=address, options=options)
 
@@ -34,13 +48,14 @@ def parse_meter(text: str, options: Options) -> Meter | None:
 class Plan:
     """Everything a measurement needs to know.
 
-    `meters` are recorded together; the first one with the trigger's line gives the result. `phases` are further
-    triggers by name. `serial` is a port whose text lines are recorded as events, `PORT[,BAUD]`. `sync_code` has the
-    workload play a pattern of busy and idle before and after its windows. `max_alignment` is the share of a window that
-    its edges may be off by. `edge` is a line that this host toggles around each window; `marked`: the windows are
-    marked by the program that measures itself. `board_options` are those of a simulated board. `board_runs` says what a
-    board that runs by itself is running. `battery` are the arguments of physics.battery.simple_life, `truth` the closed
-    form of a simulated load. `timeout_s`: give up when no window has completed for so long.
+    `meters` are recorded together; the first one with the trigger's line gives the result, or all of them together
+    where they `add`, each on a part of the device. `phases` are further triggers by name. `serial` is a port whose
+    text lines are recorded as events, `PORT[,BAUD]`. `sync_code` has the workload play a pattern of busy and idle
+    before and after its windows. `max_alignment` is the share of a window that its edges may be off by. `edge` is a
+    line that this host toggles around each window; `marked`: the windows are marked by the program that measures
+    itself. `board_options` are those of a simulated board. `board_runs` says what a board that runs by itself is
+    running. `battery` are the arguments of physics.battery.simple_life, `truth` the closed form of a simulated
+    load. `timeout_s`: give up when no window has completed for so long.
     """
 
     meters: tuple[Meter, ...]
@@ -50,6 +65,7 @@ class Plan:
     phases: Mapping[str, str] = field(default_factory=dict)
     serial: str | None = None
     sync_code: bool = False
+    add: bool = False
     calibrated: bool = True
     max_alignment: float | None = None
     workload: str | None = None

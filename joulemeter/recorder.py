@@ -27,7 +27,7 @@ from joulemeter.capture import Block, Header, Quantity
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError
 from joulemeter.instrument import Driver, InstrumentModule, Options
 from joulemeter.physics.edges import LineScanner
-from joulemeter.physics.integrate import source_of
+from joulemeter.physics.kinds import reading_s, source_of
 
 # A meter that streams and then says nothing for this long, or for so many of its samples, has stopped.
 STALL_S, STALL_SAMPLES = 2.0, 5
@@ -159,7 +159,15 @@ def record(task: Task, stop: threading.Event) -> str:
         reader = _Reader(driver, stop, header.rate_hz)
         reason = "stop"
         try:
-            _say({"type": "started", "simulated": header.simulated, "rate_hz": header.rate_hz, "model": header.model})
+            _say(
+                {
+                    "type": "started",
+                    "simulated": header.simulated,
+                    "rate_hz": header.rate_hz,
+                    "reading_s": reading_s(header),
+                    "model": header.model,
+                }
+            )
             reader.start()
             _write(task, header, module, reader, writer)
             if reader.error is not None:

@@ -138,7 +138,10 @@ class Battery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """All of it. `truth` is the closed form of a simulated load, None for everything real."""
+    """All of it. `truth` is the closed form of a simulated load, None for everything real.
+
+    `cross_check` is the meter's own counter against its readings, where it has one (physics.witness.CrossCheck).
+    """
 
     name: str
     created: str
@@ -158,6 +161,7 @@ class Result:
     phases: Mapping[str, Phase] = field(default_factory=dict)
     uncertainty: tuple[Term, ...] = ()
     agreement: Mapping[str, Any] | None = None
+    cross_check: Mapping[str, Any] | None = None
     battery: Battery | None = None
     truth: Mapping[str, float] | None = None
     caveats: tuple[Caveat, ...] = ()

@@ -105,6 +105,8 @@ def check(plan: Plan) -> None:
             raise UsageError("The trigger 'serial' needs the device's text.", "Name its port with --serial PORT,BAUD.")
     if not plan.meters and plan.workload is None and not plan.marked:
         raise UsageError("Without a meter and without a workload there is nothing to measure.", "Name one of them.")
+    if plan.add and len(plan.meters) < 2:
+        raise UsageError("--add needs several meters, each on a part of the device.", "Name them with --meter.")
     if plan.sync_code and (plan.workload is None or not plan.meters):
         raise UsageError("A sync code needs a workload that plays it and a meter that sees it.", "Name both.")
     if not plan.meters and plan.simulate:
@@ -214,6 +216,15 @@ def _board(plan: Plan) -> Board | None:
     return Board(kind=spec.kind, options=plan.board_options)
 
 
+def runs_here(workload: str | None) -> bool:
+    """Whether this host runs the model itself, and no board or other machine does."""
+    if workload is None:
+        return False
+    spec = parse_workload(workload)
+    on_a_board = hasattr(registry.workload(spec.kind), "simulate")
+    return not on_a_board and not spec.target.startswith("ssh://")
+
+
 def _workload(plan: Plan, board: str) -> Workload | None:
     if plan.workload is None:
         return None
@@ -253,6 +264,7 @@ def meta(
     """The content of run.json; `edge` is what toggling a line around the windows costs."""
     return {
         "trigger": trigger_of(plan, habits),
+        "add": plan.add,
         "edge": edge,
         "phases": dict(plan.phases),
         "conditions": asdict(plan.conditions) if plan.conditions else None,

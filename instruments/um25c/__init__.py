@@ -27,10 +27,10 @@ INFO = Info(
     transport="serial",
     channels=channels.channels(wire.MODELS[wire.UM25C]),
     rates_hz=(1 / wire.USUAL_S,),
-    verified=Verified.SIMULATOR,
-    verified_note="Layout as two open programs read it; driven against the simulator only. Nobody has tried it on a "
-    "real meter.",
-    load="900mA/8s/d0,300mA/8s",
+    verified=Verified.TRANSCRIPT,
+    verified_note="Decodes an answer that rdserialtool composed; its simulator is read by pyummeter, rdserialtool and "
+    "sigrok. Nobody has tried the driver on a real meter.",
+    load="900mA/6s/d0,300mA/3s",
     load_v=5.0,
     settings={
         "interval": Setting(default="auto", summary="between two readings, 50ms to 1s; auto asks as fast as is useful"),

@@ -19,6 +19,9 @@ def analyze(
     path: Annotated[Path, typer.Argument(help="A run directory, a zip of one, or another program's recording.")],
     trigger: Annotated[str | None, typer.Option(help="Instead of the one recorded: d0, d0:low, d0:rising, ...")] = None,
     phase: common.Phases = None,
+    add: Annotated[
+        bool | None, typer.Option("--add/--compare", help="What several meters are for, instead of what was recorded.")
+    ] = None,
     max_alignment: common.MaxAlignment = None,
     ambient: common.Ambient = None,
     calibrated_ago: common.CalibratedAgo = None,
@@ -50,6 +53,7 @@ def analyze(
         conditions=common.conditions(ambient, calibrated_ago, decoupling),
         inferences_per_window=inferences_per_window,
         convention=convention,
+        add=add,
         debounce_s=units.parse(debounce, "s") if debounce else None,
     )
     with common.progress(quiet=quiet) as progress:

@@ -30,8 +30,11 @@ MeterNames = Annotated[
         "--meter",
         "-m",
         metavar="KEY[@ADDRESS]",
-        help="Such as ppk2, ppk2@/dev/ttyACM1, or none; given twice, both are recorded together.",
+        help="Such as ppk2, ppk2@/dev/ttyACM1, auto, or none; given twice, both are recorded together.",
     ),
+]
+Add = Annotated[
+    bool, typer.Option("--add", help="The meters measure parts of one device: add them, instead of comparing.")
 ]
 Serial = Annotated[
     str | None, typer.Option(metavar="PORT[,BAUD]", help="Record the text that the device prints there.")
@@ -220,18 +223,33 @@ def settings(pairs: list[str] | None) -> dict[str, str]:
 
 
 def meters(
-    names: Sequence[str], supply: str | None, assume_voltage: str | None, pairs: list[str] | None
+    names: Sequence[str],
+    supply: str | None,
+    assume_voltage: str | None,
+    pairs: list[str] | None,
+    *,
+    trigger: str | None = None,
+    runs_here: bool = False,
+    simulate: bool = False,
+    quiet: bool = False,
 ) -> tuple[Meter, ...]:
-    """The meters named, all with the same options; none for "none"."""
+    """The meters named, all with the same options; none for "none". What `auto` took is said on stderr."""
+    from joulemeter.choosing import AUTO
+    from joulemeter.errors import UsageError
     from joulemeter.instrument import Options
     from joulemeter.plan import parse_meter
+
+    if simulate and AUTO in names:
+        raise UsageError("auto takes what is connected, so there is nothing to simulate.", "Name the meter.")
+    say = Progress(quiet=quiet).say
 
     options = Options(
         supply_v=units.parse_positive(supply, "V") if supply else None,
         declared_v=units.parse_positive(assume_voltage, "V") if assume_voltage else None,
         settings=settings(pairs),
     )
-    return tuple(filter(None, (parse_meter(name, options) for name in names)))
+    found = (parse_meter(name, options, trigger=trigger, runs_here=runs_here, say=say) for name in names)
+    return tuple(filter(None, found))
 
 
 def plain(value: Any) -> Any:

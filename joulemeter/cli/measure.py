@@ -26,6 +26,7 @@ def measure(
     workload: Annotated[str | None, typer.Option(metavar="KIND:TARGET", help="Such as tflite:MODEL.tflite.")] = None,
     trigger: Annotated[str | None, typer.Option(help="d0, d0:low, d0:rising, d0:falling-pairs, host, events.")] = None,
     phase: common.Phases = None,
+    add: common.Add = False,
     serial: common.Serial = None,
     sync_code: Annotated[
         bool, typer.Option("--sync-code", help="The workload plays a pattern that relates host and meter clocks.")
@@ -92,11 +93,21 @@ def measure(
         workload = _command(workload)
         options["argv"] = dumps(command)
     plan = Plan(
-        meters=common.meters(meter, supply, assume_voltage, setting),
+        meters=common.meters(
+            meter,
+            supply,
+            assume_voltage,
+            setting,
+            trigger=trigger,
+            runs_here=session.runs_here(workload),
+            simulate=simulate,
+            quiet=quiet,
+        ),
         output=output,
         name=name or _name(workload, command, meter[0]),
         trigger=trigger,
         phases=common.settings(phase),
+        add=add,
         serial=serial,
         sync_code=sync_code,
         max_alignment=units.parse_positive(max_alignment, "1") if max_alignment else None,

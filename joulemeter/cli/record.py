@@ -22,6 +22,7 @@ def record(
     simulate: common.Simulate = False,
     load: common.LoadText = None,
     faults: common.Faults = None,
+    add: common.Add = False,
     serial: common.Serial = None,
     setting: common.Setting = None,
     name: common.NameOption = None,
@@ -34,7 +35,7 @@ def record(
     from joulemeter.errors import UsageError
     from joulemeter.plan import Plan
 
-    meters = common.meters(meter, supply, assume_voltage, setting)
+    meters = common.meters(meter, supply, assume_voltage, setting, simulate=simulate, quiet=quiet)
     if not meters:
         raise UsageError("There is nothing to record without a meter.", "Name one with --meter.")
     plan = Plan(
@@ -43,6 +44,7 @@ def record(
         name=name or meters[0].key,
         simulate=simulate,
         load=load,
+        add=add,
         serial=serial,
         faults=faults,
         duration_s=units.parse_positive(duration or "5s", "s"),

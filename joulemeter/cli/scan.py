@@ -25,27 +25,38 @@ def scan(
     """
     from json import dumps
 
-    from joulemeter import registry
+    from joulemeter import diagnosis, registry
 
     modules = dict(registry.instruments())
-    found = [device for module in modules.values() for device in module.discover()]
+    found = {key: list(module.discover()) for key, module in modules.items()}
+    units = [unit for some in found.values() for unit in some]
     if json:
         supported = [
-            {"key": key, "models": module.INFO.models, "verified": module.INFO.verified, "extra": module.INFO.extra}
+            {
+                "key": key,
+                "models": module.INFO.models,
+                "state": diagnosis.state(module.INFO, found[key]),
+                "verified": module.INFO.verified,
+                "verified_note": module.INFO.verified_note,
+                "extra": module.INFO.extra,
+            }
             for key, module in modules.items()
         ]
-        emit(dumps({"found": plain(found), "supported": plain(supported)}, indent=2))
+        emit(dumps({"found": plain(units), "supported": plain(supported)}, indent=2))
         return
-    for device in found:
-        emit(f"{device.key}@{device.address}  {device.description}")
-        if device.problem:
-            emit("\n".join(common.wrap(f"{device.problem} {device.remedy or ''}", "    ", "    ")))
-    if not found:
+    for unit in units:
+        emit(f"{unit.key}@{unit.address}  {unit.description}")
+        if unit.problem:
+            emit("\n".join(common.wrap(f"{unit.problem} {unit.remedy or ''}", "    ", "    ")))
+    if not units:
         emit("No meter is connected.")
     emit("")
-    emit("Supported:" if everything else f"Supported: {', '.join(modules)} (--all tells more).")
-    for key, module in modules.items() if everything else ():
-        info = module.INFO
-        needs = f", needs joulemeter[{info.extra}]" if info.extra else ""
-        emit("\n".join(common.wrap(f"{key:10} {', '.join(info.models)}{needs}; verified: {info.verified}", " " * 11)))
+    if everything:
+        emit(f"{'meter':13} {'state':26} verified with")
+        for key, module in modules.items():
+            info = module.INFO
+            emit(f"{key:13} {diagnosis.state(info, found[key]):26} {info.verified}")
+            emit("\n".join(common.wrap(f"{info.maker}: {', '.join(info.models)}", " " * 14, " " * 14)))
+    else:
+        emit("\n".join(common.wrap(f"Supported: {', '.join(modules)} (--all tells more).", "  ")))
     emit("No meter at hand? `joulemeter demo`, or --simulate with any command.")

@@ -88,6 +88,14 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         duration = show(phase.duration_s.median, "s")
         energy_text = "" if phase.energy_j.median is None else f"{show(phase.energy_j.median, 'J')} in "
         rows.append((f"phase {name}", f"{energy_text}{duration} ({phase.windows} windows)"))
+    for share in (result.instrument or {}).get("added", ()):
+        rows.append((f"of it {share['stream']}", f"{show(share['energy_per_inference_j'], 'J')} ({share['model']})"))
+    if result.cross_check is not None:
+        counted, summed = (result.cross_check[name] for name in ("counted", "integrated"))
+        off = f"{(counted - summed) / summed:+.1%}" if summed else "unknown"
+        rows.append(
+            ("meter's own counter", f"{show(counted, result.cross_check['unit'])} in all, {off} of its readings")
+        )
     if result.agreement is not None:
         rows.append(("second meter", str(result.agreement["verdict"])))
     battery = result.battery

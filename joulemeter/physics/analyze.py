@@ -15,18 +15,20 @@ from joulemeter.errors import DataError, UsageError
 from joulemeter.pattern import SOURCE as SYNC_SOURCE
 from joulemeter.physics import align as aligning
 from joulemeter.physics import idle as idling
-from joulemeter.physics import summary
+from joulemeter.physics import summary, total
 from joulemeter.physics.agreement import agree
 from joulemeter.physics.align import Alignment
 from joulemeter.physics.battery import simple_life
-from joulemeter.physics.combine import evaluate
+from joulemeter.physics.combine import Part, evaluate_parts
 from joulemeter.physics.doubts import about_count, about_edge, about_stream, about_timing
-from joulemeter.physics.integrate import integrate
-from joulemeter.physics.kinds import covered_until_ns
+from joulemeter.physics.integrate import FEW_SAMPLES, LEAST_READINGS, integrate
+from joulemeter.physics.kinds import covered_until_ns, reading_s
 from joulemeter.physics.stats import inspect, summarise
 from joulemeter.physics.subject import about, host_time_basis, simulated
 from joulemeter.physics.synccode import timebase_from_code
 from joulemeter.physics.uncertainty import Conditions
+from joulemeter.physics.witness import about as about_witness
+from joulemeter.physics.witness import cross_check
 from joulemeter.result import Power, Result, Summary, Term, Windows
 from joulemeter.trigger import Trigger, parse_trigger
 from joulemeter.units import show_duration
@@ -45,7 +47,8 @@ class Request:
     """What the user asked of the analysis; None: as the recording says.
 
     `phases` are further triggers by name. `max_alignment` is the share of a window by which its edges may be off.
-    `conditions` are what only the user knows, such as the temperature.
+    `conditions` are what only the user knows, such as the temperature. `add`: the meters measure parts of one device,
+    so their energies are added; else they are compared.
     """
 
     trigger: str | None = None
@@ -55,6 +58,7 @@ class Request:
     convention: str = "native"
     debounce_s: float | None = None
     conditions: Conditions | None = None
+    add: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,8 @@ def analyze(recording: Recording, request: Request | None = None) -> Analysis:
     }
     told = recording.meta.get("conditions")
     conditions = request.conditions or (Conditions(**told) if told else None)
-    return _with_energy(recording, stream, alignment, phases, caveats, conditions)
+    add = bool(recording.meta.get("add")) if request.add is None else request.add
+    return _with_energy(recording, stream, alignment, phases, caveats, conditions, add=add, max_share=max_share)
 
 
 def _by_sync_code(recording: Recording, stream: Stream) -> tuple[Stream, str | None]:
@@ -142,6 +147,35 @@ def _refuse_loose_edges(alignment: Alignment, share: float) -> None:
         )
 
 
+def _refuse_loose_parts(stream: Stream, windows: Sequence[Window], share: float) -> None:
+    """Raises DataError where the windows cannot be carried well enough into the time of another meter."""
+    off_s = 2 * math.sqrt(2) * max(window.u_edge_s for window in windows)
+    duration_s = float(np.median([window.duration_s for window in windows]))
+    if off_s > share * duration_s:
+        raise DataError(
+            f"The windows cannot be placed well enough in the time of {stream.name}: edges may be off by "
+            f"{show_duration(off_s)} in windows of {show_duration(duration_s)}, more than {share:.0%} of them.",
+            "Put more inferences into each window, or allow more with --max-alignment.",
+        )
+
+
+def _refuse_short_windows(stream: Stream, kept: Sequence[WindowEnergy]) -> None:
+    """Raises DataError where most windows are shorter than what a slow meter shows something new in."""
+    short = [window for window in kept if Code.TOO_SHORT in window.caveats]
+    if 2 * len(short) <= len(kept):
+        return
+    period_s = reading_s(stream.header)
+    window_s = float(np.median([window.window.duration_s for window in kept]))
+    each_s = float(np.median([window.window.latency_s for window in kept]))
+    raise DataError(
+        f"The {stream.header.model} has a new reading every {show_duration(period_s)}, and windows of "
+        f"{show_duration(window_s)} are too short for it: no energy can be told of less than {LEAST_READINGS:g} "
+        "readings.",
+        f"Put about {math.ceil(FEW_SAMPLES * period_s / each_s)} inferences into each window "
+        "(--inferences-per-window), or use a faster meter.",
+    )
+
+
 def _phases(recording: Recording, request: Request) -> dict[str, str]:
     """Triggers by name: those asked for, and the parts that the host stamped on its own."""
     asked = recording.meta.get("phases") if request.phases is None else request.phases
@@ -157,7 +191,8 @@ def _phase(
     windows = [replace(window, role=Role.PHASE, label=name) for window in found.windows]
     if trigger.stamped and _off_by_s(found) > max_share * _median_s(found):
         return tuple(map(_unmeasured, windows))
-    return tuple(integrate(stream, windows))
+    measured = integrate(stream, windows)
+    return tuple(_unmeasured(one.window) if Code.TOO_SHORT in one.caveats else one for one in measured)
 
 
 def _off_by_s(alignment: Alignment) -> float:
@@ -223,12 +258,16 @@ def _with_energy(
     phases: Mapping[str, tuple[WindowEnergy, ...]],
     caveats: list[Caveat],
     conditions: Conditions | None,
+    *,
+    add: bool,
+    max_share: float,
 ) -> Analysis:
     header = stream.header
     stamped = {event.source.removeprefix(PART) for event in recording.events if event.source.startswith(PART)}
+    streams = _streams(recording, stream, add)
     baseline = [part for window in _baseline(recording, stream) for part in idling.split(window, BASELINE_PARTS)]
     start_ns, stop_ns = alignment.windows[0].start_ns, max(window.stop_ns for window in alignment.windows)
-    between = idling.spans(alignment.windows, start_ns, stop_ns, guard_s=idling.guard_s(stream))
+    between = idling.spans(alignment.windows, start_ns, stop_ns, guard_s=max(map(idling.guard_s, streams)))
     end_ns = covered_until_ns(stream)
     # What was recorded on purpose as idle is no part of the mean power.
     whole = Window(
@@ -237,9 +276,11 @@ def _with_energy(
         index=0,
         role=Role.IDLE,
     )
-    total, *measured = integrate(stream, [whole, *alignment.windows, *baseline, *between])
-    windows, rest = measured[: len(alignment.windows)], measured[len(alignment.windows) :]
-    on_purpose, beside = rest[: len(baseline)], rest[len(baseline) :]
+    spans = total.Spans(whole=whole, windows=alignment.windows, on_purpose=baseline, beside=between)
+    placed = [spans if one is stream else spans.moved(stream.timebase, one.timebase) for one in streams]
+    measured = [total.measure(one, moved) for one, moved in zip(streams, placed, strict=True)]
+    joined = total.add(measured)
+    windows = joined.windows
     rejected = dict(alignment.rejected)
     used, why = _judge(windows, end_ns)
     for reason in why:
@@ -250,21 +291,32 @@ def _with_energy(
             f"Nothing was measured: all {len(windows)} window(s) were rejected ({_listed(rejected)}).",
             "Look at the recording with `joulemeter report`, and record again.",
         )
-    caveats += [*about_stream(stream, windows, kept, alignment), *about_edge(recording, alignment)]
+    for one, own, moved in zip(streams, measured, placed, strict=True):
+        seen = [window for window, good in zip(own.windows, used, strict=True) if good]
+        _refuse_short_windows(one, seen)
+        if one is not stream:
+            _refuse_loose_parts(one, moved.windows, max_share)
+        caveats += about_stream(one, own.windows, seen, alignment)
+    caveats += about_edge(recording, alignment)
+    counted = cross_check(stream)
+    caveats += about_witness(counted)
+    grades = [alignment.sync.grade if one is stream else "host-marker" for one in streams]
+    parts = [
+        own.part(one, used, grade, named=len(streams) > 1)
+        for one, own, grade in zip(streams, measured, grades, strict=True)
+    ]
     energies = [window.per_inference_j for window in kept if window.per_inference_j is not None]
-    basis = Basis.SIMULATED if header.simulated else _power_basis(header)
+    basis = _together([Basis.SIMULATED if one.header.simulated else _power_basis(one.header) for one in streams])
     terms: tuple[Term, ...] = ()
     energy, net, idle_w = Summary(reason="voltage unknown"), None, None
     net_reason: str | None = "energy is unavailable"
     if energies:
         spread = summarise(energies)
-        done = evaluate(
-            kept, header, spread, outside_w=_mean_power(beside), grade=alignment.sync.grade, conditions=conditions
-        )
+        done = evaluate_parts([replace(part, idle=()) for part in parts], spread, conditions)
         terms = done.terms
-        energy = summary.of(spread, basis, done.combined if summary.accuracy_known(terms) else None)
+        energy = summary.of(spread, basis, done.combined if summary.accuracy_known(terms, parts) else None)
         net, net_reason, idle_w, net_caveats = summary.net(
-            kept, on_purpose or beside, header, basis, alignment, conditions, between=not baseline
+            kept, joined.idle, parts, basis, conditions, between=not baseline
         )
         caveats += [*net_caveats, *inspect(energies, "J"), *about_count(len(kept))]
     else:
@@ -280,29 +332,21 @@ def _with_energy(
     time_basis = Basis.SIMULATED if header.simulated and not timed_by_host else host_basis
     latency = summary.of_latency([window.window for window in kept], time_basis)
     any_simulated = simulated(recording)
-    agreement, differ = _agreement(recording, stream, [window.window for window in kept])
+    agreement, differ = (None, []) if add else _agreement(recording, stream, [window.window for window in kept])
     caveats += differ
     charges = [window.charge_c / window.window.inferences for window in kept if window.charge_c is not None]
     peaks = [window.peak_power_w for window in kept if window.peak_power_w is not None]
     power = Power(
-        mean=total.mean_power_w,
+        mean=joined.whole.mean_power_w,
         idle=idle_w,
         peak=max(peaks, default=None),
-        inference=_mean_power(kept),
+        inference=total.mean_power(kept),
         basis=basis if energies else Basis.UNAVAILABLE,
     )
     result = Result(
         **about(recording),
         simulated=any_simulated,
-        instrument={
-            "key": header.instrument,
-            "model": header.model,
-            "serial": header.serial,
-            "firmware": header.firmware,
-            "rate_hz": header.rate_hz,
-            "voltage_basis": _voltage_basis(header),
-            "voltage_v": None if header.voltage is None else header.voltage.volts,
-        },
+        instrument=_instrument(header) | ({"added": _shares(streams, parts)} if add else {}),
         windows=Windows(
             found=len(windows) + sum(alignment.rejected.values()),
             used=len(kept),
@@ -328,6 +372,7 @@ def _with_energy(
         },
         uncertainty=terms,
         agreement=agreement,
+        cross_check=None if counted is None else asdict(counted),
         caveats=_ordered(caveats, any_simulated),
     )
     result = _with_battery(result, recording)
@@ -363,13 +408,6 @@ def _baseline(recording: Recording, stream: Stream) -> list[Window]:
     ]
 
 
-def _mean_power(windows: Sequence[WindowEnergy]) -> float | None:
-    """Time-weighted mean power of windows that were seen in full or in part; None if there are none."""
-    seen = [(w.energy_j, math.fsum(w.dwell_by_range_s.values())) for w in windows if w.energy_j is not None]
-    total_s = math.fsum(span for _, span in seen)
-    return math.fsum(energy for energy, _ in seen) / total_s if total_s else None
-
-
 def _with_battery(result: Result, recording: Recording) -> Result:
     """Battery life where the run says for which cell and how often, and the closed form of a simulated load."""
     result = replace(result, truth=recording.meta.get("truth"))
@@ -393,6 +431,47 @@ def _agreement(
         return None, [doubt(Code.METERS_DIFFER, f"The two meters could not be compared. {error}")]
     caveats = [doubt(Code.METERS_DIFFER, found.verdict)] if found.en is not None and found.en > 1 else []
     return asdict(found), caveats
+
+
+def _instrument(header: Header) -> dict[str, Any]:
+    return {
+        "key": header.instrument,
+        "model": header.model,
+        "serial": header.serial,
+        "firmware": header.firmware,
+        "rate_hz": header.rate_hz,
+        "voltage_basis": _voltage_basis(header),
+        "voltage_v": None if header.voltage is None else header.voltage.volts,
+    }
+
+
+def _shares(streams: Sequence[Stream], parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """What each of several meters contributes to the sum."""
+    return [
+        {
+            "stream": stream.name,
+            **_instrument(stream.header),
+            "energy_per_inference_j": float(np.median([one.per_inference_j for one in part.used])),
+        }
+        for stream, part in zip(streams, parts, strict=True)
+    ]
+
+
+def _streams(recording: Recording, stream: Stream, add: bool) -> list[Stream]:
+    """The streams that make up the result, the one with the trigger first."""
+    if not add:
+        return [stream]
+    others = [other for other in recording.streams if other.name != stream.name]
+    if not others:
+        raise UsageError("There is one meter only, so there is nothing to add.", "Name the others with --meter too.")
+    total.related(stream, others)
+    return [stream, *others]
+
+
+def _together(bases: Sequence[Basis]) -> Basis:
+    """A sum is worth what its weakest part is."""
+    order = (Basis.SIMULATED, Basis.ESTIMATED, Basis.DERIVED, Basis.MEASURED)
+    return min(bases, key=lambda basis: order.index(basis) if basis in order else 0)
 
 
 def _power_basis(header: Header) -> Basis:

@@ -65,6 +65,21 @@ class Evaluation:
     combined: Combined
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one meter contributes to a result; see `evaluate` for the rest.
+
+    `name` is put before its terms where there are several meters. With `idle` windows the terms are of net energy.
+    """
+
+    name: str = ""
+    header: Header
+    used: Sequence[WindowEnergy]
+    idle: Sequence[WindowEnergy] = ()
+    outside_w: float | None = None
+    grade: str | None = "in-band"
+
+
 def evaluate(
     used: Sequence[WindowEnergy],
     header: Header,
@@ -80,13 +95,35 @@ def evaluate(
     `outside_w` is the mean power beside the windows; None leaves the loss at the edges where it is. `grade` is that of
     the sync report: edges stamped by another clock ("host-marker") are off by the same amount in every window.
     """
-    refresh = motion(used, header)
-    edges = refresh if grade == "in-band" else Edges.SHIFTED
-    loss_j = 0.0 if outside_w is None else edge_loss_j(used, header, outside_w, edges=edges)
-    terms = budget(
-        used, header, spread, idle=idle, conditions=conditions, edges=edges, refresh=refresh, outside_w=outside_w
-    )
-    return Evaluation(terms=terms, combined=combine(spread.median, terms, bias=-loss_j))
+    part = Part(header=header, used=used, idle=idle, outside_w=outside_w, grade=grade)
+    return evaluate_parts([part], spread, conditions)
+
+
+def evaluate_parts(parts: Sequence[Part], spread: Spread, conditions: Conditions | None = None) -> Evaluation:
+    """The same where several meters were added up; `spread` is that of the sums, whose scatter counts once."""
+    terms: list[Term] = []
+    lost_j = 0.0
+    for part in parts:
+        refresh = motion(part.used, part.header)
+        edges = refresh if part.grade == "in-band" else Edges.SHIFTED
+        if part.outside_w is not None:
+            lost_j += edge_loss_j(part.used, part.header, part.outside_w, edges=edges)
+        own = budget(
+            part.used,
+            part.header,
+            spread,
+            idle=part.idle,
+            conditions=conditions,
+            edges=edges,
+            refresh=refresh,
+            outside_w=part.outside_w,
+        )
+        known = {term.term for term in terms if term.random}
+        prefix = f"{part.name}: " if part.name else ""
+        terms += [
+            term if term.random else replace(term, term=prefix + term.term) for term in own if term.term not in known
+        ]
+    return Evaluation(terms=tuple(terms), combined=combine(spread.median, terms, bias=-lost_j))
 
 
 def combine(value: float, terms: Sequence[Term], *, bias: float = 0.0) -> Combined:

@@ -28,6 +28,8 @@ from joulemeter.window import Role, Window, WindowEnergy
 
 # A window shorter than this many samples, readings or refreshes is placed no better than its energy is large.
 FEW_SAMPLES = 5.0
+# Of a meter that is asked, or shows something new seldom, a window shorter than this many readings has no energy.
+LEAST_READINGS = 3.0
 
 
 @dataclass(slots=True)
@@ -277,6 +279,7 @@ def _finish(tally: _Tally, source: Source, tick_s: float, cutter: Cutter | None 
         Code.LOST_SAMPLES: missing_s > 0,
         Code.CLIPPED: tally.clipped > 0,
         Code.FEW_SAMPLES: room < FEW_SAMPLES,
+        Code.TOO_SHORT: cutter is not None and cutter.reach > 0 and wanted < LEAST_READINGS * cutter.reach,
         Code.COUNTER_RESET: tally.reset,
     }
     ranged = source.range is not None

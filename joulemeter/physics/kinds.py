@@ -96,6 +96,11 @@ def source_of(header: Header) -> Source:
     )
 
 
+def reading_s(header: Header) -> float:
+    """How long one reading stands for: the sample period, or longer where there is something new more seldom."""
+    return max(1 / header.rate_hz, source_of(header).main.refresh_s or 0.0)
+
+
 def _counts(channels: list[Channel]) -> bool:
     return any(channel.kind is Kind.CUMULATIVE for channel in channels)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from joulemeter.capture import Basis, Header
+from joulemeter.capture import Basis
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import DataError
 from joulemeter.physics import idle as idling
-from joulemeter.physics.align import Alignment
-from joulemeter.physics.combine import Combined, evaluate, with_random
+from joulemeter.physics.combine import Combined, Part, evaluate_parts, with_random
 from joulemeter.physics.stats import Spread, summarise
 from joulemeter.physics.uncertainty import Conditions
 from joulemeter.result import Efficiency, Phase, Summary, Term
@@ -28,8 +28,10 @@ def of_phase(windows: Sequence[WindowEnergy], inferences: int, basis: Basis, tim
     )
 
 
-def accuracy_known(terms: Sequence[Term]) -> bool:
-    return any(term.term.endswith("gain") for term in terms)
+def accuracy_known(terms: Sequence[Term], parts: Sequence[Part]) -> bool:
+    """Whether every meter that took part states how wrong it may be."""
+    gains = [term.term for term in terms if term.term.endswith("gain")]
+    return all(any(gain.startswith(part.name) for gain in gains) for part in parts)
 
 
 def of(spread: Spread, basis: Basis, combined: Combined | None, u_random: float | None = None) -> Summary:
@@ -57,31 +59,29 @@ def of(spread: Spread, basis: Basis, combined: Combined | None, u_random: float 
 def net(
     kept: Sequence[WindowEnergy],
     idle_windows: Sequence[WindowEnergy],
-    header: Header,
+    parts: Sequence[Part],
     basis: Basis,
-    alignment: Alignment,
     conditions: Conditions | None,
     *,
     between: bool,
 ) -> tuple[Summary | None, str | None, float | None, list[Caveat]]:
-    """Energy above idle, why there is none, idle power, and the doubts. Never clamped at zero."""
+    """Energy above idle, why there is none, idle power, and the doubts. Never clamped at zero.
+
+    `kept` and `idle_windows` are of all meters together, `parts` what each of them contributes.
+    """
     try:
         idle = idling.model(idle_windows)
     except DataError:
         return None, "no idle time was recorded", None, []
     values = [one.per_inference_j for one in idling.net(kept, idle) if one.per_inference_j is not None]
     spread = summarise(values)
-    done = evaluate(
-        kept,
-        header,
-        spread,
-        outside_w=idle.power_w if between else None,
-        idle=idle_windows,
-        grade=alignment.sync.grade,
-        conditions=conditions,
-    )
+    if between and len(parts) == 1:
+        parts = [replace(parts[0], outside_w=idle.power_w)]
+    elif not between:
+        parts = [replace(part, outside_w=None) for part in parts]
+    done = evaluate_parts(parts, spread, conditions)
     u_random = idling.random_u(kept, idle, spread.u_median)
-    combined = done.combined if accuracy_known(done.terms) else None
+    combined = done.combined if accuracy_known(done.terms, parts) else None
     if combined is not None and u_random is not None:
         combined = with_random(combined, spread.median, u_random)
     caveats = list(idle.caveats)

@@ -141,7 +141,8 @@ def at_one_volt(used: Sequence[WindowEnergy], header: Header) -> tuple[list[Wind
 
     Where no voltage is known the charge of each range is unknown too; it then counts in the widest row of the table.
     """
-    plain = tuple(channel for channel in header.channels if channel.quantity in (Quantity.CURRENT, Quantity.CHARGE))
+    flows = (Quantity.CURRENT, Quantity.CHARGE)
+    plain = tuple(channel for channel in header.channels if channel.quantity in flows and not channel.witness)
     return [_in_coulombs(one) for one in used], replace(header, channels=plain, voltage=None)
 
 
