@@ -96,7 +96,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """What the instrument may be wrong by in one range: gain as a ratio, offset in the channel's unit."""
+    """What the instrument may be wrong by in one range: gain as a ratio, offset in the channel's unit.
+
+    The offset of a counter of energy or charge is that of the power or current it adds up, in W or A.
+    """
 
     range: int | None
     gain: Limit

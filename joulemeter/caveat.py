@@ -25,6 +25,8 @@ class Code(StrEnum):
     CALIBRATION_DEFAULTED = "calibration-defaulted"
     CALIBRATED = "calibrated"
     ACCURACY_UNVERIFIED = "accuracy-unverified"
+    PARTLY_SEEN = "partly-seen"
+    OTHER_SCOPE = "other-scope"
     INFERENCES_ASSUMED = "inferences-assumed"
     # the recording
     LOST_SAMPLES = "lost-samples"

@@ -183,7 +183,10 @@ def stand_ins(plan: Plan) -> Iterator[tuple[list[str], str]]:
             yield addresses, simulators.enter_context(SimulatedMeter(board.kind, load=plan.load)).address
         elif plan.simulate:
             simulated = [
-                SimulatedMeter(meter.key, load=plan.load, faults=plan.faults, board=board) for meter in plan.meters
+                SimulatedMeter(
+                    meter.key, load=plan.load, faults=plan.faults, settings=meter.options.settings, board=board
+                )
+                for meter in plan.meters
             ]
             addresses = [simulators.enter_context(meter).address for meter in simulated]
             yield addresses, simulated[0].board

@@ -120,13 +120,20 @@ class SimulatedMeter:
     """A `joulemeter simulate` of our own, ended with this process. `board` is its board's address, where it has one."""
 
     def __init__(
-        self, key: str, *, load: str | None = None, faults: str | None = None, board: Board | None = None
+        self,
+        key: str,
+        *,
+        load: str | None = None,
+        faults: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        board: Board | None = None,
     ) -> None:
         command = [sys.executable, "-P", "-m", "joulemeter", "simulate", key, "--until-eof"]
         networked = key in registry.keys(registry.INSTRUMENTS) and registry.instrument(key).INFO.transport == "tcp"
         command += ["--pty"] if os.name == "posix" and not networked else ["--tcp", "127.0.0.1:0"]
         command += ["--load", load] if load else []
         command += ["--faults", faults] if faults else []
+        command += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={value}")]
         if board is not None:
             command += ["--board", board.kind]
             command += [word for name, value in board.options.items() for word in ("--board-set", f"{name}={value}")]

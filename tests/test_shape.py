@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import loaded, stream
+from helpers import loaded, metered, stream
 from numpy.typing import NDArray
 
 from joulemeter import synthetic
-from joulemeter.capture import ArrayStream, Gap
+from joulemeter.capture import ArrayStream, Gap, Kind, Quantity
 from joulemeter.errors import DataError
 from joulemeter.loading import opened
 from joulemeter.physics.align import align
@@ -231,3 +231,26 @@ def test_published_windows_are_found_without_their_stamps(name: str) -> None:
         assert (window.start_ns - stamp.start_ns) * 1e-9 == pytest.approx(-stamp.latency_s, abs=0.05)
         assert (window.stop_ns - stamp.stop_ns) * 1e-9 == pytest.approx(0.0, abs=0.05)
         assert mine.mean_power_w == pytest.approx(theirs.mean_power_w, rel=0.005)
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["readings", "counter"])
+def test_readings_that_were_asked_for_are_placed_by_their_stamps(counts: bool) -> None:
+    """The first reading is late and the pace uneven: an index says nothing about time."""
+    random = np.random.default_rng(3)
+    times_s = 2.7 + np.cumsum(random.uniform(0.18, 0.32, 400))
+    phase = (times_s - 4.0) % 9.0
+    high_s = np.floor((times_s - 4.0) / 9.0) * 6.0 + np.minimum(phase, 6.0)
+    values = 1.5 * times_s + 3.0 * high_s if counts else np.where(phase < 6.0, 4.5, 1.5)
+    readings = metered(
+        {Quantity.ENERGY if counts else Quantity.POWER: values},
+        Kind.CUMULATIVE if counts else Kind.INSTANT,
+        4.0,
+        times_ns=np.rint(times_s * 1e9).astype(np.int64),
+    )
+    found = find(readings)
+    starts = np.array([start for start, _ in found.spans]) * 1e-9
+    stops = np.array([stop for _, stop in found.spans]) * 1e-9
+    assert len(starts) >= 9
+    # Half of the widest spacing of readings.
+    assert np.abs((starts - 4.0 + 4.5) % 9.0 - 4.5).max() < 0.16
+    assert np.abs((stops - 10.0 + 4.5) % 9.0 - 4.5).max() < 0.16

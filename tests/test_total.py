@@ -133,3 +133,14 @@ def test_counters_and_samples_can_be_added() -> None:
     assert result.energy_per_inference_j.median == pytest.approx((20.0 + 5.0) * 0.1 / 10, rel=1e-6)
     # Neither states its accuracy, so there is no total.
     assert result.energy_per_inference_j.expanded_k2 is None
+
+
+def test_of_three_meters_that_are_compared_the_worst_is_told() -> None:
+    right = at(loaded(CORE, 2.0, 100_000.0), "right", HOST_NS)
+    near = at(loaded(CORE, 2.0, 25_000.0), "near", HOST_NS)
+    far = loaded(CORE, 2.0, 50_000.0)
+    wrong = at(replace(far, data={**far.data, "current": 1.5 * far.data["current"]}), "wrong", HOST_NS)
+    result = analyze(Recording(name="three", streams=(right, near, wrong), trigger="d0")).result
+    assert result.agreement is not None
+    assert result.agreement["b"] == "wrong"
+    assert sum("wrong reads" in caveat.text for caveat in result.caveats) == 1

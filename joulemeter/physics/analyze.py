@@ -16,7 +16,7 @@ from joulemeter.pattern import SOURCE as SYNC_SOURCE
 from joulemeter.physics import align as aligning
 from joulemeter.physics import idle as idling
 from joulemeter.physics import summary, total
-from joulemeter.physics.agreement import agree
+from joulemeter.physics.agreement import Agreement, agree
 from joulemeter.physics.align import Alignment
 from joulemeter.physics.battery import simple_life
 from joulemeter.physics.combine import Part, evaluate_parts
@@ -421,16 +421,20 @@ def _with_battery(result: Result, recording: Recording) -> Result:
 def _agreement(
     recording: Recording, stream: Stream, windows: Sequence[Window]
 ) -> tuple[dict[str, Any] | None, list[Caveat]]:
-    """The second meter of a recording beside the one that is reported, where both have power."""
-    others = [other for other in recording.streams if other.name != stream.name]
-    if not others:
-        return None, []
-    try:
-        found = agree(stream, others[0], windows)
-    except (DataError, UsageError) as error:
-        return None, [doubt(Code.METERS_DIFFER, f"The two meters could not be compared. {error}")]
-    caveats = [doubt(Code.METERS_DIFFER, found.verdict)] if found.en is not None and found.en > 1 else []
-    return asdict(found), caveats
+    """The other meters of a recording beside the one that is reported: the one that differs most, and every doubt."""
+    found: list[Agreement] = []
+    caveats: list[Caveat] = []
+    for other in recording.streams:
+        if other.name == stream.name:
+            continue
+        try:
+            found.append(agree(stream, other, windows))
+        except (DataError, UsageError) as error:
+            text = f"{stream.name} and {other.name} could not be compared. {error}"
+            caveats.append(doubt(Code.METERS_DIFFER, text))
+    caveats += [doubt(Code.METERS_DIFFER, one.verdict) for one in found if one.en is not None and one.en > 1]
+    worst = max(found, key=lambda one: one.en or 0.0, default=None)
+    return None if worst is None else asdict(worst), caveats
 
 
 def _instrument(header: Header) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from joulemeter.capture import Channel, Header, Quantity, Voltage
+from joulemeter.physics.kinds import source_of
 from joulemeter.window import WindowEnergy
 
 # A channel of one of these leaves no room for a stated voltage.
@@ -70,11 +71,10 @@ class Measurand:
 
     def deciding(self) -> list[tuple[Channel, Share]]:
         """The channels whose accuracy decides: power or energy itself, else charge or current and the voltage."""
-        whole = next(filter(None, map(self.header.channel, (Quantity.POWER, Quantity.ENERGY))), None)
-        if whole is not None:
-            return [(whole, Share(name="", scaling=self.by_range, dwell=self.dwell_s))]
-        flow = self.header.channel(Quantity.CURRENT) or self.header.channel(Quantity.CHARGE)
-        volts = self.header.channel(Quantity.VOLTAGE)
+        source = source_of(self.header)
+        if source.power is not None:
+            return [(source.power, Share(name="", scaling=self.by_range, dwell=self.dwell_s))]
+        flow, volts = source.current, source.voltage
         shares = []
         if flow is not None:
             by_volts = {key: dwell_s * self._volts for key, dwell_s in self.dwell_s.items()}

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from joulemeter import units
-from joulemeter.capture import Stream
+from joulemeter.capture import ArrayStream, Channel, Kind, Quantity, Stream
 from joulemeter.errors import DataError
 from joulemeter.physics.changepoints import Edge, Float, Level, Trace, located, placed, thinned
+from joulemeter.physics.counters import cutter_for
+from joulemeter.physics.envelope import envelope
 from joulemeter.physics.evidence import (
     SAME,
     Evidence,
@@ -32,6 +34,7 @@ from joulemeter.physics.evidence import (
     overlap,
     repeatability,
 )
+from joulemeter.physics.kinds import source_of
 from joulemeter.physics.readings import readings
 
 __all__ = ["Evidence", "Hint", "Shape", "find"]
@@ -53,6 +56,8 @@ ENOUGH = 4
 TOLERANCE = 0.2
 # An edge is looked for this many spans of the look to either side.
 REACH = 3
+# What is not evenly spaced is brought to so many spans for each reading, and never to more in all.
+SPANS_PER_READING, MOST_SPANS = 4, 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +86,12 @@ class Shape:
 def find(stream: Stream, *, hint: Hint | None = None) -> Shape:
     """The windows that the power steps of `stream` show. Memory does not grow with the recording.
 
-    One pass thins it, another places the edges, and up to three more place those of readings that are as good.
+    One pass thins it, another places the edges, and up to three more place those of readings that are as good. What is
+    not evenly spaced means already is brought to them first (`evened`).
 
     Raises DataError where nothing repeats or stands out: no step, noise only, one step that never comes back.
     """
+    stream = evened(stream)
     trace = thinned(stream)
     found = readings(trace, hint or Hint())
     if not found:
@@ -133,6 +140,26 @@ def find(stream: Stream, *, hint: Hint | None = None) -> Shape:
         level_high_w=max(inside, around),
         unit=trace.unit,
         alternatives=_told(rivals, rate_hz),
+    )
+
+
+def evened(stream: Stream) -> Stream:
+    """Polled readings, instants and counters as means over even spans of stream time, a few for each reading.
+
+    Evenly spaced means are left as they are.
+    """
+    first = next((block for block in stream.blocks() if len(block)), None)
+    if first is None or cutter_for(source_of(stream.header), stream.timebase.rate_hz, first) is None:
+        return stream
+    drawn = envelope(stream, min(SPANS_PER_READING * max(stream.length, 1), MOST_SPANS))
+    quantity = Quantity.POWER if drawn.unit == "W" else Quantity.CURRENT
+    channel = Channel(name="shape", quantity=quantity, unit=drawn.unit, kind=Kind.MEAN)
+    rate_hz = 1 / drawn.step_s
+    return ArrayStream(
+        name=stream.name,
+        header=replace(stream.header, channels=(channel,), rate_hz=rate_hz, voltage=None),
+        timebase=replace(stream.timebase, rate_hz=rate_hz),
+        data={channel.name: drawn.mean},
     )
 
 
@@ -227,9 +254,11 @@ def _edges(trace: Trace, reading: Reading, floor: float) -> list[Edge]:
 
 def _usual(levels: Sequence[Level], k: int, known: bool) -> Level:
     """The surroundings beside window `k`, no steadier than is usual; where too little is `known`, the usual ones."""
-    variance = float(np.median([level.variance for level in levels]))
-    mean = levels[k].mean if known else float(np.median([level.mean for level in levels]))
-    return Level(mean=mean, variance=max(variance, levels[k].variance if known else 0.0))
+    seen = [level for level in levels if np.isfinite(level.mean)] or list(levels)
+    variance = float(np.median([level.variance for level in seen]))
+    if not known or not np.isfinite(levels[k].mean):
+        return Level(mean=float(np.median([level.mean for level in seen])), variance=variance)
+    return Level(mean=levels[k].mean, variance=max(variance, levels[k].variance))
 
 
 def _edge(start: int, stop: int, before: Level, after: Level) -> Edge:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulemeter.capture import Channel, Quantity, Stream
+from joulemeter.capture import Channel, Kind, Quantity, Stream
 from joulemeter.caveat import Caveat, Code, doubt
 from joulemeter.physics.integrate import integrate
 from joulemeter.units import show
@@ -45,7 +45,7 @@ def cross_check(stream: Stream) -> CrossCheck | None:
     The counter is taken from one move to another, where it is known to its last digit; each move is seen late by up to
     a refresh, which at mean power is the tolerance, beside two of the counter's steps and `SHARE` of the total.
     """
-    channel = next((one for one in stream.header.channels if one.witness), None)
+    channel = next((one for one in stream.header.channels if one.witness and one.kind is Kind.CUMULATIVE), None)
     if channel is None:
         return None
     times, totals = _moves(stream, channel)
