@@ -90,21 +90,19 @@ def serve(
         for line in describe(drawn, supply_v):
             announce(line)
 
-    if tcp is None:
-        serve_ptys(devices, introduce, stopped, paced=not fast)
-        return
-    if len(devices) > 1:
-        raise UsageError("A meter and a board need two ports.", "Use --pty.")
-    host, _, port = tcp.rpartition(":")
+    place = None if tcp is None else _tcp(tcp)
+    if place is None or len(devices) > 1:
+        # Of a meter and its board the meter has the address that was asked for.
+        serve_ptys(devices, introduce, stopped, paced=not fast, tcp=place)
+    else:
+        serve_tcp(devices[0], place, lambda address: introduce([address]), stopped, paced=not fast)
+
+
+def _tcp(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
     if not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"{tcp!r} is not a TCP port.", "Write PORT or HOST:PORT; port 0 picks a free one.")
-    serve_tcp(
-        devices[0],
-        (host or "127.0.0.1", int(port)),
-        lambda address: introduce([address]),
-        stopped,
-        paced=not fast,
-    )
+        raise UsageError(f"{text!r} is not a TCP port.", "Write PORT or HOST:PORT; port 0 picks a free one.")
+    return host or "127.0.0.1", int(port)
 
 
 def simulated_board(board: Board, load: Load) -> SimulatedBoard:

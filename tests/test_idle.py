@@ -192,3 +192,9 @@ def test_decay_after_a_window_is_kept_out_by_the_guard() -> None:
     assert far.power_w == pytest.approx(0.1, rel=1e-4)
     assert idle.guard_s(one) == pytest.approx(0.003)
     assert idle.guard_s(metered({Quantity.POWER: power}, Kind.MEAN, rate, refresh_s=0.1)) == 0.1
+
+
+def test_rounding_is_no_drift() -> None:
+    """Spans that differ in the last bit only have a slope that any test of significance believes."""
+    spans = [measured(750e-6 * (1 + 1e-15 * k), float(k), k + 0.5) for k in range(8)]
+    assert idle.model(spans).slope_w_per_s == 0.0

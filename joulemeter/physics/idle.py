@@ -36,6 +36,8 @@ GUARD_SAMPLES = 3.0
 SHORT_SHARE = 0.1
 # A line through fewer spans always fits.
 MIN_DRIFT_SPANS = 3
+# A change over the session of less than this share of idle power is arithmetic, not drift.
+ROUNDING = 1e-9
 
 
 def guard_s(stream: Stream) -> float:
@@ -160,7 +162,8 @@ def model(idle: Sequence[WindowEnergy], *, min_span_s: float | None = None) -> I
         left = rest - line * x
         bent = leverage + weight * x**2 / spread
         u_line, line_dof = _scatter(weight * x / spread, weight, left, bent)
-        if abs(line) > t95(line_dof) * u_line:
+        rounding = ROUNDING * abs(mean) / float(time[-1] - time[0])
+        if abs(line) > max(t95(line_dof) * u_line, rounding):
             slope, u_slope, rest, leverage = line, u_line, left, bent
             change_w = slope * float(time[-1] - time[0])
             caveats.append(

@@ -40,15 +40,17 @@ class _Pump:
         self.device = device
         self.descriptor = descriptor
         self.outbox = bytearray()
+        self.there = True
 
     def receive(self) -> bool:
-        """False when the other side has gone. Raises UnpluggedError."""
+        """False when the other side has gone, which the device is told as no bytes. Raises UnpluggedError."""
         try:
             data = os.read(self.descriptor, 4096)
         except OSError:
-            return False
+            data = b""
         self.device.receive(data)
-        return bool(data)
+        self.there = bool(data)
+        return self.there
 
     def transmit(self, now_s: float) -> None:
         fresh = self.device.transmit(now_s)
@@ -89,18 +91,22 @@ def serve_ptys(
     stopped: Callable[[], bool],
     *,
     paced: bool = True,
+    tcp: tuple[str, int] | None = None,
 ) -> None:
     """Serve each on a new pseudo-terminal until stopped or one is unplugged; they share one clock. POSIX only.
 
-    `announce` is given their paths. A device that acts on others stands before them.
+    `announce` is given their paths. A device that acts on others stands before them. With `tcp`, the last one is served
+    on that HOST:PORT instead, to one client at a time.
     """
     if os.name != "posix":
         raise UsageError("Pseudo-terminals exist on Linux and macOS only.", "Use --tcp instead.")
     import tty
 
     with contextlib.ExitStack() as held:
-        pumps, paths = [], []
-        for device in devices:
+        pumps: list[_Pump] = []
+        paths: list[str] = []
+        listener = None if tcp is None else held.enter_context(_listen(tcp))
+        for device in devices if listener is None else devices[:-1]:
             host, port = os.openpty()
             held.callback(os.close, host)
             # Our own end of `port` stays open: without it the host side would read an error after each client.
@@ -111,11 +117,23 @@ def serve_ptys(
             os.set_blocking(host, False)
             pumps.append(_Pump(device, host))
             paths.append(os.ttyname(port))
+        if listener is not None:
+            listener.setblocking(False)
+            paths.append(_name(listener))
         announce(paths)
         clock = _Clock(paced=paced)
+        client: socket.socket | None = None
+        alone = list(pumps)
         with contextlib.suppress(UnpluggedError):
             while not stopped():
-                _tick(pumps, clock)
+                if listener is not None and client is None:
+                    with contextlib.suppress(BlockingIOError):
+                        client = held.enter_context(listener.accept()[0])
+                        client.setblocking(False)
+                        pumps = [*alone, _Pump(devices[-1], client.fileno())]
+                if not _tick(pumps, clock) and client is not None and not pumps[-1].there:
+                    client.close()
+                    client, pumps = None, list(alone)
 
 
 def serve_tcp(
@@ -127,15 +145,9 @@ def serve_tcp(
     paced: bool = True,
 ) -> None:
     """Serve on HOST:PORT (port 0 picks one), one client at a time, until stopped or unplugged."""
-    try:
-        listener = socket.create_server(address)
-    except OSError as error:
-        raise UsageError(
-            f"Cannot listen on {address[0]}:{address[1]} ({error.strerror}).", "Choose another port."
-        ) from error
-    with listener, contextlib.suppress(UnpluggedError):
+    with _listen(address) as listener, contextlib.suppress(UnpluggedError):
         listener.settimeout(0.1)
-        announce("{}:{}".format(*listener.getsockname()[:2]))
+        announce(_name(listener))
         clock = _Clock(paced=paced)
         while not stopped():
             try:
@@ -147,3 +159,17 @@ def serve_tcp(
                 pumps = [_Pump(device, client.fileno())]
                 while not stopped() and _tick(pumps, clock):
                     pass
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+    """Raises UsageError."""
+    try:
+        return socket.create_server(address)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen on {address[0]}:{address[1]} ({error.strerror}).", "Choose another port."
+        ) from error
+
+
+def _name(listener: socket.socket) -> str:
+    return "{}:{}".format(*listener.getsockname()[:2])
