@@ -116,7 +116,8 @@ class Channel:
     only every `refresh_s`; `refresh_s` is also how old a reading of a slow meter may be. `falls_only`: the meter does
     not show lines but reports their falling edges; a line is then low in the sample beside which an edge was reported,
     to one sample before or after, and high in all others whatever it really was. A `witness` counts by other means what
-    another channel measures: it is compared with that one and never reported in its place.
+    another channel measures: it is compared with that one and never reported in its place. `basis` is where its values
+    come from.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Channel:
     refresh_s: float | None = None
     falls_only: bool = False
     witness: bool = False
+    basis: Basis = Basis.MEASURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ FEWEST_WINDOWS = 10
 # How long a first sample is awaited; a meter that stays silent the recorder gives up on before.
 FIRST_SAMPLE_S = 60.0
 # The meter's last samples are still on their way when the workload has ended.
-TAIL_S = 0.3
+TAIL_S, TAIL_READINGS = 0.3, 2
 
 
 class Stage:
@@ -110,6 +110,11 @@ class Stage:
     def reading_s(self) -> float:
         """How long a reading of the slowest meter stands for."""
         return max((float(recorder.started["reading_s"]) for recorder in self.recorders), default=0.0)
+
+    @property
+    def tail_s(self) -> float:
+        """How long to go on after the last window, so that the readings that cover its end arrive."""
+        return TAIL_S + TAIL_READINGS * self.reading_s
 
     @property
     def rate_hz(self) -> float:
@@ -224,7 +229,7 @@ def _run(stage: Stage, workload: Workload | None, enough: Enough) -> None:
         # Also where it failed: the windows until then are a result, and what ran belongs to it.
         stage.keep([*workload.heard(), *_learnt(workload)])
     if plan.meters:
-        stage.rest(TAIL_S)
+        stage.rest(stage.tail_s)
 
 
 def _learnt(workload: Workload) -> list[Event]:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from joulemeter import plan, session, store, units
-from joulemeter.conduct import TAIL_S, Stage, events_of
+from joulemeter.conduct import Stage, events_of
 from joulemeter.errors import JouleMeterError, UsageError
 from joulemeter.instrument import Options
 from joulemeter.markers import Marker, Marks
@@ -88,7 +88,7 @@ class Measurement:
         try:
             self._marking().close()
             if kind is None and self.plan.meters:
-                self._stage.rest(TAIL_S)
+                self._stage.rest(self._stage.tail_s)
         except JouleMeterError as caught:
             lost = caught
         finally:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from joulemeter import frames, units
 from joulemeter.capture import Block, Epoch, Header
 from joulemeter.errors import DataError, IncompleteError, UsageError
+from joulemeter.transport import Link
 
 # Questions before the recording: they show whether the meter answers, and how long that takes.
 TRIALS = 3
@@ -26,7 +27,8 @@ TRIALS = 3
 FULL_SHARE = 0.7
 # A recorder that hears nothing for two seconds takes the meter for dead.
 SLOWEST_S = 1.0
-INTERVAL = "between two readings: auto, or 10ms to 1s"
+# A link gives what has arrived, so this only bounds a wait for the rest of an answer.
+SILENCE_S = 0.02
 
 
 class Poller:
@@ -109,6 +111,21 @@ class Poller:
             return b""
         payload = answer[: self._width].ljust(self._width, b"\0")
         return frames.pack(frames.Frame(number=slot, before_ns=before_ns, after_ns=after_ns, payload=payload))
+
+
+def exchange(link: Link, question: bytes, size: int, within_s: float) -> bytes:
+    """One answer of `size` bytes, as much of it as came `within_s`.
+
+    What was still on its way is thrown away first, so that no answer is taken for the next one. Raises IncompleteError.
+    """
+    deadline = time.monotonic() + within_s
+    while link.read(0) and time.monotonic() < deadline:
+        pass
+    link.write(question)
+    answer = b""
+    while len(answer) < size and (left_s := deadline - time.monotonic()) > 0:
+        answer += link.read(min(left_s, SILENCE_S))
+    return answer
 
 
 class PolledDecoder:

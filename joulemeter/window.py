@@ -52,7 +52,7 @@ class WindowEnergy:
     largest power of the two samples just inside either edge. `energy_by_range_j` and `dwell_by_range_s` split the
     window by the instrument's range (key None where it has only one). `altered_j` bounds the energy that a filter
     replaced. `resolution_j` is the half-width that the refresh or the spacing of slow readings leaves open at the
-    edges.
+    edges. `invalid_samples` are readings that the meter itself says to be no measurement.
     """
 
     window: Window
@@ -64,6 +64,7 @@ class WindowEnergy:
     missing_s: float = 0.0
     clipped_samples: int = 0
     altered_samples: int = 0
+    invalid_samples: int = 0
     altered_j: float = 0.0
     edge_power_w: float = 0.0
     resolution_j: float = 0.0

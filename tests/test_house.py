@@ -17,13 +17,13 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
     (0, "ground", "errors units caveat capture window result synthetic timeline pattern trigger"),
-    (1, "wire", "instrument reader transport workload readers serialtext markers frames polled"),
+    (1, "wire", "instrument reader transport workload readers serialtext markers frames polled ports boardfiles"),
     (1, "physics", "physics"),
     (
         2,
         "run",
         "registry plan store calibrations calibrating record recorder conduct session simulation profile "
-        "simulated loading diagnosis testing",
+        "simulated loading diagnosis testing choosing",
     ),
     (3, "faces", "cli report demo export api measurement pytest_plugin __main__"),
 ):

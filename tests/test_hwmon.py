@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,15 @@ import numpy as np
 import pytest
 from hwmon_trees import BOARDS, build, old_jetson_nano
 
+from joulemeter.boardfiles import wire
+from joulemeter.boardfiles.driver import FilesDriver
 from joulemeter.capture import Header, Kind, Quantity
 from joulemeter.caveat import Code
-from joulemeter.errors import AccessError, DataError, IncompleteError, JouleMeterError, NotFoundError, UsageError
+from joulemeter.errors import AccessError, IncompleteError, JouleMeterError, NotFoundError, UsageError
 from joulemeter.instrument import Options
 from joulemeter.instruments import hwmon
-from joulemeter.instruments.hwmon import channels, decode, discovery, driver, rails, simulator, wire
+from joulemeter.instruments.hwmon import channels, discovery, driver, rails, simulator
+from joulemeter.instruments.hwmon import wire as hwmon_wire
 from joulemeter.synthetic import parse_load
 from joulemeter.transport.faults import FaultyDevice, parse_faults
 from joulemeter.transport.loopback import LoopbackLink
@@ -134,7 +136,7 @@ def test_discovery_shows_every_rail_and_what_stands_in_its_way(tmp_path: Path) -
     options = Options(settings={"root": str(root)})
     for unit in units:
         with hwmon.open(unit.address, options) as meter:
-            assert [rail.label for rail in meter.rails] == [unit.address]
+            assert [rail["name"] for rail in meter.plan.parameters["rails"]] == [unit.address]
     (root / "class/hwmon/hwmon4/curr3_input").write_text("\n")
     spoilt = discovery.discover("hwmon", str(root))[2]
     assert spoilt.problem is not None and "curr3_input" in spoilt.problem and spoilt.remedy
@@ -211,7 +213,7 @@ def test_a_stranger_has_no_accuracy_and_no_refresh(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (Options(supply_v=5.0), "cannot be one"),
+        (Options(supply_v=5.0), "cannot supply one"),
         (Options(declared_v=-1.0), "no supply voltage"),
         (Options(declared_v=5.0), "measure their voltage"),
         (Options(settings={"interval": "1us"}), "polled every"),
@@ -232,118 +234,45 @@ def _with(options: Options, root: str) -> dict[str, Any]:
 
 def test_the_usual_interval_is_half_a_refresh_within_limits() -> None:
     wanted = {None: 10e-3, 2e-3: 10e-3, 35e-3: 17.5e-3, 2.253: 100e-3}
-    assert {refresh_s: driver.interval_s("auto", refresh_s) for refresh_s in wanted} == wanted
-    assert driver.interval_s("1ms", 35e-3) == 1e-3
+    assert {refresh_s: driver.usual_s(refresh_s) for refresh_s in wanted} == wanted
 
 
-# -- lines ------------------------------------------------------------------------------------------------------------
-
-# As the agent of this version sends them: slots of 10 ms from 1 s on, current and voltage, 216 bytes a line.
-WIDTH = 216
-FIRST_NS, INTERVAL_NS = 1_000_000_000, 10_000_000
+# -- what a round is worth --------------------------------------------------------------------------------------------
 
 
-def line(slot: int, milliamperes: str | None = "812", failure: str = "null", late_ns: int = 100_000) -> bytes:
-    at = FIRST_NS + slot * INTERVAL_NS + late_ns
-    text = "null" if milliamperes is None else f'"{milliamperes}"'
-    reads = f'[[{at},{at + 200_000},{text},{failure}],[{at + 200_000},{at + 400_000},"5000",null]]'
-    return f'{{"poll":[{slot},{reads},{slot}]}}'.encode().ljust(WIDTH - 1) + b"\n"
-
-
-def made_header(**parameters: Any) -> Header:
-    return Header(
+def test_a_round_by_hand() -> None:
+    """Two rails of mA and mV, one of uW: 0.812 A * 5.012 V + 2.5 W; -0.3 A * 5 V."""
+    made = Header(
         instrument="hwmon",
         model="by hand",
         wire=wire.FORMAT,
         rate_hz=100.0,
-        word_bytes=WIDTH,
-        channels=channels.usual(),
-        parameters={
-            "files": [{"path": "curr1_input", "per_si": 1e3}, {"path": "in1_input", "per_si": 1e3}],
-            "channels": {"current": [[0]], "voltage": [[1]]},
-            "interval_ns": INTERVAL_NS,
-            "first_ns": FIRST_NS,
-            "first_slot": 0,
-            "zero_ns": FIRST_NS - INTERVAL_NS,
-            "age_ns": 0,
-            **parameters,
-        },
+        word_bytes=304,
+        channels=(channels.power((), None), channels.power((), None, "power one")),
+        parameters={"per_si": [1e3, 1e3, 1e6], "channels": {"power one": [[0, 1]], "power": [[0, 1], [2]]}},
     )
+    worth = hwmon_wire.Sums(made)
 
+    def a_round(*texts: str) -> wire.Round:
+        return wire.Round(
+            slot=0, reads=tuple(wire.Read(before_ns=0, after_ns=1, text=text, failure=None) for text in texts)
+        )
 
-def test_a_line_by_hand() -> None:
-    assert wire.width(2) == WIDTH
-    (block,) = decode.HwmonDecoder(made_header()).feed(line(0) + line(1, "-3"))
-    assert block.data["current"].tolist() == [0.812, -0.003]
-    assert block.data["voltage"].tolist() == [5.0, 5.0]
-    # The middle between the first and the last stamp, one interval after stream time 0.
-    assert block.times_ns is not None and block.times_ns.tolist() == [10_300_000, 20_300_000]
-    assert (block.first_index, block.lost_before, block.consumed) == (0, 0, 2 * WIDTH)
-
-
-def test_a_reading_lies_where_the_middle_of_what_it_stands_for_lies() -> None:
-    (block,) = decode.HwmonDecoder(made_header(age_ns=35_000_000)).feed(line(0))
-    assert block.times_ns is not None and block.times_ns.tolist() == [10_300_000 - 35_000_000]
-
-
-@pytest.mark.parametrize(
-    ("spoilt", "lost"),
-    [
-        (b"", 3),  # three slots were skipped
-        (line(3, None, '"EIO"') + line(4, None, '"EREMOTEIO"') + line(5, None, '"EIO"'), 3),
-        (line(3) + line(4)[:60] + line(5)[60:], 2),  # a word was lost that began inside a line
-        (line(3, "")[:-1] + b"\n" + line(4) + line(5), 1),  # no number
-        (line(3) + line(4).replace(b"[4,", b"[9,") + line(5), 1),  # a slot that its stamps do not bear out
-        (line(3) + line(2) + line(5), 1),  # back in time
-        (line(3) + b"pong 1 2\n" + line(4) + line(5), 0),
-        (line(3) + line(4, late_ns=9_500_000) + line(5), 0),  # late, but in its slot
-    ],
-)
-def test_what_is_missing_is_counted_and_nothing_moves(spoilt: bytes, lost: int) -> None:
-    raw = b"".join(map(line, range(3))) + spoilt + b"".join(map(line, range(6, 9)))
-    blocks = decode.HwmonDecoder(made_header()).feed(raw)
-    assert sum(block.lost_before for block in blocks) == lost
-    last = blocks[-1]
-    for block in blocks:
-        # Where a block begins is told by its end and its length.
-        begins = block.consumed - len(block) * WIDTH
-        assert raw[begins:].startswith(b'{"poll":[%d,' % block.first_index)
-    assert last.first_index + len(last) == 9
-    assert last.times_ns is not None and last.times_ns[-1] == 90_300_000
-
-
-def test_lost_lines_of_a_stream_are_counted_as_the_contract_wants() -> None:
-    """The contract asks this of meters whose count is modulo; here it is not, and holds all the more."""
-    raw = b"".join(map(line, range(60)))
-    at = 20 * WIDTH
-    for count in (1, 7, 30):
-        blocks = decode.HwmonDecoder(made_header()).feed(raw[:at] + raw[at + count * WIDTH :])
-        assert [block.lost_before for block in blocks] == [0, count]
-
-
-def test_another_wire_is_refused() -> None:
-    from dataclasses import replace
-
-    with pytest.raises(UsageError, match="agent-poll/9"):
-        decode.HwmonDecoder(replace(made_header(), wire="agent-poll/9"))
-
-
-def test_nonsense_is_an_error() -> None:
-    decoder = decode.HwmonDecoder(made_header())
-    assert len(decoder.feed(line(0))) == 1
-    with pytest.raises(DataError, match="no rounds"):
-        decoder.feed(b"x" * 70_000)
+    assert worth(a_round("812", "5012", "2500000")) == pytest.approx([0.812 * 5.012 + 2.5, 0.812 * 5.012])
+    assert worth(a_round("-300", "5000", "0")) == pytest.approx([-1.5, -1.5])
+    assert worth(a_round("-300", "5000", "n/a")) is None
 
 
 # -- the simulated board ----------------------------------------------------------------------------------------------
 
 
-def simulated(load: str, faults: str = "", **settings: str) -> driver.Driver:
+def simulated(load: str, faults: str = "", **settings: str) -> FilesDriver:
     device = FaultyDevice(hwmon.simulate(parse_load(load), Options()), parse_faults(faults))
-    return driver.Driver(LoopbackLink(device), Options(), SETTINGS | settings)
+    made: FilesDriver = driver.driver_on(LoopbackLink(device), Options(), SETTINGS | settings)
+    return made
 
 
-def gathered(meter: driver.Driver, seconds: float) -> tuple[Header, Any]:
+def gathered(meter: FilesDriver, seconds: float) -> tuple[Header, Any]:
     """Header and the first block."""
     made = meter.start()
     raw = b""
@@ -373,15 +302,6 @@ def test_the_simulated_energy_is_the_loads() -> None:
     assert made.rate_hz == 500.0
 
 
-def test_the_simulator_tells_what_it_cannot_do() -> None:
-    device = simulator.BoardSimulator(parse_load("1A/1s"))
-    for asked in ({"op": "poll", "paths": ["/etc/passwd"], "interval_ns": 1, "width": 9}, {"op": "open"}):
-        device.receive(json.dumps(asked).encode() + b"\n")
-        assert "error" in json.loads(device.transmit(0.1))
-    device.receive(b"nonsense\n[]\nping\n")
-    assert device.transmit(0.2).startswith(b"pong ")
-
-
 def test_unplugged_and_dropped() -> None:
     with simulated("1A/1s", "drop@0.5s:500") as meter:
         _, blocks = gathered(meter, 1.0)
@@ -404,14 +324,3 @@ def test_a_round_that_takes_too_long_is_polled_more_seldom(monkeypatch: pytest.M
     with simulated("1A/1s", interval="10ms") as meter, pytest.raises(UsageError, match=r"takes 12\.00 ms") as told:
         meter.start()
     assert "--set interval=18.00ms" in told.value.remedy
-
-
-def test_it_can_be_started_again() -> None:
-    with simulated("1A/1s") as meter:
-        for _ in range(2):
-            made, blocks = gathered(meter, 0.2)
-            assert len(blocks) == 1 and blocks[0].first_index == 0
-            with pytest.raises(UsageError, match="already"):
-                meter.start()
-            meter.stop()
-            del made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from joulemeter.boardfiles import settings
 from joulemeter.capture import Header
 from joulemeter.instrument import Info, Options, Setting, Verified
 from joulemeter.synthetic import Draw
@@ -32,13 +33,13 @@ INFO = Info(
     verified=Verified.SIMULATOR,
     verified_note="Against sysfs trees made by hand after the kernel's documents, read by a real agent on this host "
     "and over a real SSH server. Nobody has tried it on a real chip.",
+    load="1.2A/2s/d0,400mA/2s",
+    load_v=5.0,
+    onboard=True,
     settings={
         "sensor": Setting(default="", summary="the chip, where there are several: ina226, ina226@40, 1-0040"),
         "rail": Setting(default="auto", summary="a rail by its label, NAME+NAME, sum, or auto for the board's total"),
-        "interval": Setting(default="auto", summary="between two polls, 1ms to 1s; auto is half a refresh, 10ms least"),
-        "root": Setting(default=ROOT, summary="where sysfs is mounted"),
-        "ssh": Setting(default="", summary="configuration file for ssh in place of ~/.ssh/config"),
-        "python": Setting(default="python3", summary="the Python on the board"),
+        **settings("between two polls, 1ms to 1s; auto is half a refresh, 10ms least", ROOT),
     },
 )
 
@@ -61,13 +62,13 @@ def open(address: str, options: Options) -> Driver:  # noqa: A001  the name that
 
 
 def decoder(header: Header) -> Decoder:
-    from . import decode
+    from joulemeter.boardfiles.decode import RoundDecoder
 
-    return decode.HwmonDecoder(header)
+    return RoundDecoder(header, wire.Sums(header))
 
 
 def simulate(load: Draw, options: Options) -> Device:
     from . import simulator
 
     INFO.chosen(options)
-    return simulator.BoardSimulator(load)
+    return simulator.Ina226Simulator(load, INFO.load_v or 0.0)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from joulemeter.boardfiles.reach import local
+from joulemeter.boardfiles.wire import parse_files
 from joulemeter.errors import JouleMeterError
 from joulemeter.instrument import Found
 from joulemeter.workload import agent
 
-from . import rails, wire
-from .reach import local
+from . import rails
 
 
 def discover(key: str, root: str) -> list[Found]:
     """Every rail, with what stands in its way."""
     patterns = [f"{root.rstrip('/')}/{pattern}" for pattern in rails.PATTERNS]
-    files = wire.parse_files(agent.files(patterns))
+    files = parse_files(agent.files(patterns))
     return [_found(key, rail) for rail in rails.rails(files)]
 
 

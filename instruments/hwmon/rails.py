@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from joulemeter.boardfiles import wire as board
+from joulemeter.boardfiles.driver import permit
+from joulemeter.boardfiles.wire import Files
 from joulemeter.errors import AccessError, NotFoundError, UsageError
 
 from .channels import CHIPS
-from .wire import Files
+from .wire import PER_SI
 
 # What is asked of the board, below its sysfs.
 PATTERNS = (
@@ -50,7 +53,6 @@ SUMS = {
 UNUSED = ("nc", "shunt")
 
 SUM, AUTO = "sum", "auto"
-_PER_SI = {"power": 1e6, "curr": 1e3, "in": 1e3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,10 @@ class Source:
 
     path: str
     per_si: float
+
+    @property
+    def asked(self) -> board.Source:
+        return board.Source(path=self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +125,7 @@ def _hwmon(files: Files, folder: str) -> Iterator[Rail]:
         return
     device = files.texts.get(f"{folder}/device")
     place = PurePosixPath(device).name if device else PurePosixPath(folder).name
-    interval = _number(files.texts.get(f"{folder}/update_interval"))
+    interval = files.number(f"{folder}/update_interval")
     # Where it says 0 ms, the chip is as quick as it can be.
     told_s = None if interval is None else max(interval, 1) * 1e-3
     known = CHIPS.get(chip)
@@ -130,13 +136,12 @@ def _hwmon(files: Files, folder: str) -> Iterator[Rail]:
         if label is not None and (label.lower() == UNUSED[0] or UNUSED[1] in label.lower()):
             continue
         wanted = {
-            name: Source(path=f"{folder}/{file}", per_si=_PER_SI[name])
+            name: Source(path=f"{folder}/{file}", per_si=PER_SI[name])
             for name, file in (("power", power), ("curr", current), ("in", voltage))
             if file is not None
         }
-        shunt_uohm = _number(
-            files.texts.get(f"{folder}/shunt{number}_resistor", files.texts.get(f"{folder}/shunt_resistor"))
-        )
+        own = f"{folder}/shunt{number}_resistor"
+        shunt_uohm = files.number(own if files.has(own) else f"{folder}/shunt_resistor")
         yield Rail(
             chip=chip,
             place=place,
@@ -158,7 +163,7 @@ def _rows(files: Files, folder: str, chip: str) -> Iterator[_Row]:
     """Number, files of power, current and voltage, and whose label it is, of each rail of a chip."""
 
     def there(name: str) -> bool:
-        return f"{folder}/{name}" in files.texts or f"{folder}/{name}" in files.failures
+        return files.has(f"{folder}/{name}")
 
     if chip == "ina3221":
         # Without a label the channel is not wired, unless nobody labelled any.
@@ -189,8 +194,8 @@ def _old_jetson(files: Files, folder: str) -> Iterator[Rail]:
         label = files.texts.get(f"{folder}/rail_name_{number}")
         if not label or label.lower() == UNUSED[0]:
             continue
-        current = Source(path=f"{folder}/in_current{number}_input", per_si=_PER_SI["curr"])
-        voltage = Source(path=f"{folder}/in_voltage{number}_input", per_si=_PER_SI["in"])
+        current = Source(path=f"{folder}/in_current{number}_input", per_si=PER_SI["curr"])
+        voltage = Source(path=f"{folder}/in_voltage{number}_input", per_si=PER_SI["in"])
         yield Rail(
             chip="ina3221x",
             place=PurePosixPath(folder).parent.name,
@@ -208,13 +213,9 @@ def _failures(files: Files, sources: Iterable[Source]) -> tuple[tuple[str, str],
     for source in sources:
         if source.path not in files.texts:
             failures.append((source.path, files.failures.get(source.path, "ENOENT")))
-        elif _number(files.texts[source.path]) is None:
+        elif files.number(source.path) is None:
             failures.append((source.path, "no number"))
     return tuple(failures)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
 
 
 # -- which of them ----------------------------------------------------------------------------------------------------
@@ -285,15 +286,6 @@ def refuse(rail: Rail) -> None:
             f"The rail {rail.name} cannot be read: {path} says {failure}.",
             "Choose another rail; the chip may be without power, or the channel not wired.",
         )
-
-
-def permit(paths: Sequence[str]) -> str:
-    """What gives everybody read access, until the next boot and for good."""
-    rules = "\\n".join(f"z {path} 0444 - - -" for path in paths)
-    return (
-        f"Until the next boot: sudo chmod a+r {' '.join(paths)}. For good: "
-        f"printf '{rules}\\n' | sudo tee /etc/tmpfiles.d/joulemeter.conf, then sudo systemd-tmpfiles --create."
-    )
 
 
 def names(chosen: Sequence[Rail]) -> list[str]:

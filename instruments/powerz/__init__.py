@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from joulemeter.capture import Header
 from joulemeter.instrument import Info, Options, Setting, UsbId, Verified
-from joulemeter.polled import INTERVAL
 from joulemeter.synthetic import Draw
 
 from . import channels, wire
@@ -42,7 +41,7 @@ INFO = Info(
             summary="stream samples, or ask for one reading at a time; auto streams from a KM003C and polls a KM002C",
         ),
         "rate": Setting(default="1000", values=tuple(wire.RATES), summary="samples a second of a stream"),
-        "interval": Setting(default="auto", summary=f"of polling, {INTERVAL}"),
+        "interval": Setting(default="auto", summary="of polling, between two readings: auto, or up to 1s"),
         "direction": Setting(
             default="plug-to-socket",
             values=("plug-to-socket", "socket-to-plug"),

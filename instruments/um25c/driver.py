@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from joulemeter.capture import Header
 from joulemeter.errors import NotFoundError, UsageError
 from joulemeter.instrument import LinkDriver, Options
-from joulemeter.polled import Poller
+from joulemeter.polled import Poller, exchange
 from joulemeter.transport import Link
 from joulemeter.transport.connect import connect
 
@@ -18,7 +17,6 @@ from . import channels, wire
 ANSWER_S = 1.0
 # A connection that has just been made may lose the first question.
 TRIES = 3
-SILENCE_S = 0.02
 
 PAIR = (
     "Pair it (PIN 1234), bind it to a port (sudo rfcomm bind 0 ADDRESS) and give that: um25c@/dev/rfcomm0; on Windows "
@@ -66,14 +64,7 @@ class Driver(LinkDriver):
         raise NotFoundError(f"What is at {self._link.address} does not answer as a UM24C, UM25C or UM34C does.", PAIR)
 
     def _ask(self) -> bytes:
-        """One answer, as long as it came: what was still on its way is thrown away first, so none is ever shifted."""
-        while self._link.read(0):
-            pass
-        self._link.write(wire.ASK)
-        answer, deadline = b"", time.monotonic() + ANSWER_S
-        while len(answer) < wire.ANSWER_BYTES and (left_s := deadline - time.monotonic()) > 0:
-            answer += self._link.read(min(left_s, SILENCE_S))
-        return answer
+        return exchange(self._link, wire.ASK, wire.ANSWER_BYTES, ANSWER_S)
 
     def start(self) -> Header:
         """Raises IncompleteError, DataError, UsageError."""

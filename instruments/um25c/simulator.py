@@ -1,7 +1,8 @@
 """The device end of a Bluetooth serial port. It packs bytes by its own code, so that no mistake is shared with wire.py.
 
 The meter averages for 0.25 s and shows that until the next average is complete; the load begins (t = 0) when it is
-plugged in, and goes on. Charge and energy are counted in the first group and start at what was left there before.
+plugged in, and goes on. Charge and energy are counted in the first group and start at what was left there before; the
+second holds what an earlier use left.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SUMMED = (
     1, 3, 7, 9, 15, 17, 19, 23, 31, 39, 41, 45, 49, 53, 55, 57, 59, 63, 67, 69, 73, 79, 83, 89, 97, 99, 109, 111, 113,
     119, 121, 127,
 )  # fmt: skip
-BEFORE_MWH = 1234.0
+BEFORE_MWH, OTHER_MWH = 1234.0, 567.0
 
 
 class Um25cSimulator:
@@ -27,7 +28,6 @@ class Um25cSimulator:
         self._now_s = 0.0
         self._averages = 0
         self._charge_c = 0.0
-        self._current_a = float(load.mean_current_a(0, 1, RATE_HZ)[0])
         self._current_a = float(load.mean_current_a(0, 1, RATE_HZ)[0])
         self._outbox = b""
         load.powered(True, 0.0)
@@ -65,6 +65,8 @@ class Um25cSimulator:
         milliwatthours = BEFORE_MWH + self._charge_c * self._volts / 3.6
         put(16, 4, milliwatthours / self._volts)
         put(20, 4, int(milliwatthours))
+        put(24, 4, OTHER_MWH / self._volts)
+        put(28, 4, OTHER_MWH)
         put(112, 4, self._now_s)
         put(122, 4, self._volts / max(self._current_a, 1e-3) * 10)
         # A screen that no meter has: whoever records can say that this one is simulated.

@@ -15,12 +15,13 @@ from operator import xor
 FORMAT = "rdtech-um/1"
 ASK = b"\xf0"
 ANSWER_BYTES = 130
-# What a round over Bluetooth takes lies between 0.1 and 0.5 s; the meter has something new about as often.
+# What a round over Bluetooth takes lies between 0.1 and 0.5 s; the meter has something new twice a second.
 USUAL_S = 0.25
 
 _HEAD = struct.Struct(">HHHI")
-_GROUP = struct.Struct(">I")
-GROUPS, GROUP_AT, SELECTED_AT, SCREEN_AT = 10, 16, 14, 126
+# Charge and energy of each group.
+_COUNTED, _COUNTED_AT = struct.Struct(">20I"), 16
+GROUPS, SELECTED_AT, SCREEN_AT = 10, 14, 126
 TRAILER = b"\xff\xf1"
 JOULES_PER_MWH = 3.6
 # The simulator shows a screen that no meter has.
@@ -82,7 +83,8 @@ def parse(answer: bytes) -> Reading | None:
     voltage_v, current_a, power_w = volts * model.step_v, amperes * model.step_a, milliwatts * 1e-3
     if abs(voltage_v * current_a - power_w) > CONSISTENT_W + CONSISTENT * power_w:
         return None
-    (milliwatthours,) = _GROUP.unpack_from(answer, GROUP_AT + 8 * selected + 4)
+    # One of the groups counts: their sum grows whichever the user selects.
+    milliwatthours = sum(_COUNTED.unpack_from(answer, _COUNTED_AT)[1::2])
     return Reading(
         model=model,
         voltage_v=voltage_v,

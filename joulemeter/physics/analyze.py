@@ -22,7 +22,7 @@ from joulemeter.physics.battery import simple_life
 from joulemeter.physics.combine import Part, evaluate_parts
 from joulemeter.physics.doubts import about_count, about_edge, about_stream, about_timing
 from joulemeter.physics.integrate import FEW_SAMPLES, LEAST_READINGS, integrate
-from joulemeter.physics.kinds import covered_until_ns, reading_s
+from joulemeter.physics.kinds import covered_until_ns, reading_s, source_of
 from joulemeter.physics.stats import inspect, summarise
 from joulemeter.physics.subject import about, host_time_basis, simulated
 from joulemeter.physics.synccode import timebase_from_code
@@ -480,6 +480,8 @@ def _together(bases: Sequence[Basis]) -> Basis:
 
 def _power_basis(header: Header) -> Basis:
     """A product with a voltage that was only stated is derived, not measured."""
+    if (main := source_of(header).main).basis is not Basis.MEASURED:
+        return main.basis
     if header.channel(Quantity.POWER) or header.channel(Quantity.VOLTAGE):
         return Basis.MEASURED
     return Basis.DERIVED

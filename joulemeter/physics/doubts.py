@@ -59,6 +59,17 @@ def about_stream(
                 windows=len(reset),
             )
         )
+    invalid = sum(window.invalid_samples for window in windows)
+    if invalid:
+        why = header.parameters.get("invalid", "the meter marks them so")
+        caveats.append(
+            doubt(
+                Code.INVALID_SAMPLES,
+                f"{invalid} readings inside the windows are no measurement: {why}. Windows with such readings were "
+                "left out. The others are not affected.",
+                samples=invalid,
+            )
+        )
     clipped = sum(window.clipped_samples for window in kept)
     if clipped:
         caveats.append(

@@ -21,7 +21,7 @@ from joulemeter.caveat import Code
 from joulemeter.physics.counters import cutter_for
 from joulemeter.physics.envelope import Envelope as Envelope
 from joulemeter.physics.envelope import envelope as envelope
-from joulemeter.physics.kinds import Cutter, Float, Line, Pieces, altered_bound, as_float
+from joulemeter.physics.kinds import Cutter, Float, Line, Pieces, altered_bound, as_float, invalid_at
 from joulemeter.physics.kinds import Source as Source
 from joulemeter.physics.kinds import source_of as source_of
 from joulemeter.window import Role, Window, WindowEnergy
@@ -44,6 +44,7 @@ class _Tally:
     covered: float = 0.0
     peak: float = -math.inf
     clipped: int = 0
+    invalid: int = 0
     altered: int = 0
     altered_sum: float = 0.0
     first_power: float = 0.0
@@ -179,6 +180,7 @@ def _add_block(active: Iterable[_Tally], block: Block, source: Source) -> None:
             _by_range(tally, ranges[i:j], view, head, tail)
         if status is not None:
             tally.clipped += int(np.count_nonzero(status[i:j] & Status.CLIPPED))
+            tally.invalid += int(np.count_nonzero(status[i:j] & Status.INVALID))
             if altered is not None:
                 tally.altered += int(np.count_nonzero(status[i:j] & Status.ALTERED))
                 tally.altered_sum += float(altered[i:j].sum())
@@ -210,9 +212,14 @@ def _by_range(tally: _Tally, ranges: Array, values: Float, head: float, tail: fl
 def _sum_pieces(tallies: Sequence[_Tally], blocks: Iterable[Block], cutter: Cutter) -> None:
     waiting = sorted(tallies, key=lambda tally: tally.start, reverse=True)
     active: list[_Tally] = []
-    for pieces in chain((cutter.cut(block) for block in blocks if len(block)), (cutter.finish() for _ in range(1))):
+    for pieces, invalid in chain(
+        ((cutter.cut(block), invalid_at(block)) for block in blocks if len(block)),
+        ((cutter.finish(), np.empty(0)) for _ in range(1)),
+    ):
         while waiting and waiting[-1].start - cutter.reach < cutter.reached:
             active.append(waiting.pop())
+        for tally in active if len(invalid) else ():
+            tally.invalid += int(np.count_nonzero((invalid >= tally.start) & (invalid < tally.stop)))
         if pieces is not None and active:
             _add_pieces(active, pieces, cutter)
         active = [tally for tally in active if tally.stop + cutter.reach > cutter.reached]
@@ -293,6 +300,7 @@ def _finish(tally: _Tally, source: Source, tick_s: float, cutter: Cutter | None 
         missing_s=missing_s,
         clipped_samples=tally.clipped,
         altered_samples=tally.altered,
+        invalid_samples=tally.invalid,
         altered_j=tally.altered_sum * scale,
         edge_power_w=max(tally.first_power, tally.last_power) if source.has_power else 0.0,
         resolution_j=0.0 if cutter is None else sum(edge.half_width(cutter) for edge in tally.edges) * scale,

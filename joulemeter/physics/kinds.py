@@ -251,6 +251,15 @@ class Cutter:
         )
 
 
+def invalid_at(block: Block) -> Float:
+    """Ticks of the readings that the meter itself says to be no measurement."""
+    if block.status is None:
+        return np.empty(0)
+    bad = (block.status & Status.INVALID) != 0
+    ticks = block.first_index + np.arange(len(block)) if block.times_ns is None else block.times_ns
+    return as_float(ticks[bad])
+
+
 def covered_until_ns(stream: Stream) -> int:
     """Stream time at which the samples end: energy is known up to there. Polled recordings are read through for it.
 

@@ -109,6 +109,7 @@ def _sum(same: Sequence[WindowEnergy]) -> WindowEnergy:
         missing_s=missing_s if whole else max(missing_s, window.duration_s),
         clipped_samples=sum(one.clipped_samples for one in same),
         altered_samples=sum(one.altered_samples for one in same),
+        invalid_samples=sum(one.invalid_samples for one in same),
         altered_j=math.fsum(one.altered_j for one in same),
         edge_power_w=math.fsum(one.edge_power_w for one in same),
         resolution_j=math.fsum(one.resolution_j for one in same),

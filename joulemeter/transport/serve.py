@@ -57,7 +57,8 @@ class _Pump:
         if len(self.outbox) + len(fresh) <= OUTBOX_BYTES:
             self.outbox += fresh
         if self.outbox:
-            with contextlib.suppress(BlockingIOError):
+            # One that has gone is seen when it is read from.
+            with contextlib.suppress(BlockingIOError, ConnectionError):
                 sent = os.write(self.descriptor, self.outbox[:65536])
                 del self.outbox[:sent]
 

@@ -31,13 +31,15 @@ import time
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 MARK = b"joulemeter-agent "
 READ_BYTES = 65536
 MAX_LINE = 4096
-# Of a file of sysfs that holds an integer; the line end counts.
-MAX_NUMBER = 22
+# What a round keeps of a source of each kind at most, in characters of JSON: sysfs holds integers and words.
+LIMITS = {"number": 22, "text": 64, "output": 2000}
+# A command that is read like a file answers within a few milliseconds.
+OUTPUT_S = 2.0
 MAX_LINES = 100000
 # How long output is awaited after the end of a command, where something keeps its terminal open.
 LINGER_S = 0.2
@@ -525,8 +527,12 @@ def _listen(terminal: int, answer: Fields) -> None:
 # -- files that are read again and again -----------------------------------------------------------------------------
 
 
-def files(patterns: List[str]) -> Fields:
-    """What the files are that fit: [path, text or null, name of the error or null]. A folder has its real path."""
+def files(patterns: List[str], commands: Sequence[List[str]] = ()) -> Fields:
+    """What the files are that fit, and what commands say.
+
+    `files` are [path, text or null, name of the error or null]; a folder has its real path. `outputs`, one for each
+    command, are [exit code or null, what it printed, what it said on stderr or the name of the error].
+    """
     rows: List[Any] = []
     # A Path cannot glob an absolute pattern.
     for path in [path for pattern in patterns for path in sorted(glob.glob(pattern))]:  # noqa: PTH207
@@ -540,21 +546,53 @@ def files(patterns: List[str]) -> Fields:
             finally:
                 os.close(file)
         except OSError as error:
-            rows.append([path, None, errno.errorcode.get(error.errno or 0, str(error.errno))])
-    return {"files": rows}
+            rows.append([path, None, _name(error)])
+    return {"files": rows, "outputs": [_said(argv) for argv in commands]}
 
 
-def poll(channel: Channel, paths: List[str], interval_ns: int, width: int) -> Fields:
-    """Read all files in each slot of a grid and send a round, in lines of `width` bytes, until any request comes.
+def _said(argv: List[str]) -> List[Any]:
+    try:
+        done = _finished(argv, subprocess.PIPE)
+    except OSError as error:
+        return [None, "", _name(error)]
+    return [done.returncode] + [raw[:MAX_LINE].decode("utf-8", "replace") for raw in (done.stdout, done.stderr)]
 
-    After `{"polling": {"first_ns": DUE}}`, when slot 0 is due, rounds are `{"poll": [slot, [read of each file], slot]}`
-    with reads [before, after, text or null, name of the error or null]. A round that is a slot or more late belongs to
-    the slot that it is in. A file is opened once and read at its beginning, as sysfs wants it.
+
+def _finished(argv: List[str], stderr: int) -> "subprocess.CompletedProcess[bytes]":
+    """A command that has run to its end. Raises OSError where it cannot be started or takes too long."""
+    try:
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, timeout=OUTPUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+
+
+def _output(argv: List[str]) -> bytes:
+    """What a command prints. Raises OSError, EIO where its exit code is not 0."""
+    done = _finished(argv, subprocess.DEVNULL)
+    if done.returncode:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return done.stdout
+
+
+def poll(channel: Channel, sources: List[Tuple[str, Any]], interval_ns: int, width: int) -> Fields:
+    """Read all sources in each slot of a grid and send a round, in lines of `width` bytes, until any request comes.
+
+    A source is ["number", path] of a file that holds an integer, ["text", path], or ["output", argv] of a command.
+    After `{"polling": {"first_ns": DUE}}`, when slot 0 is due, rounds are `{"poll": [slot, [what each holds], slot]}`
+    as [before, after, text or null, name of the error or null]. A round that is a slot or more late belongs to the
+    slot that it is in. A file is opened once and read at its beginning, as sysfs wants it.
     """
     handles: List[int] = []
     try:
-        for path in paths:
-            handles.append(_opened(path))
+        readers: List[Tuple[str, Callable[[], bytes]]] = []
+        for kind, what in sources:
+            if kind == "output":
+                readers.append((kind, partial(_output, what)))
+            else:
+                handles.append(_opened(what))
+                readers.append((kind, partial(os.pread, handles[-1], MAX_LINE, 0)))
         first = clock() + interval_ns
         channel.send({"polling": {"first_ns": first}})
         slot = rounds = skipped = 0
@@ -565,7 +603,7 @@ def poll(channel: Channel, paths: List[str], interval_ns: int, width: int) -> Fi
             late = (clock() - first) // interval_ns - slot
             slot += late
             skipped += late
-            reads = [_pread(file) for file in handles]
+            reads = [_held(kind, read) for kind, read in readers]
             line = json.dumps({"poll": [slot, reads, slot]}, separators=(",", ":")).encode("ascii")
             channel.write(line.ljust(width - 1) + b"\n")
             slot += 1
@@ -576,17 +614,26 @@ def poll(channel: Channel, paths: List[str], interval_ns: int, width: int) -> Fi
             os.close(file)
 
 
-def _pread(file: int) -> List[Any]:
-    """The clock before and after, what the file holds, and the name of the error; a number is all that is kept."""
+def _held(kind: str, read: Callable[[], bytes]) -> List[Any]:
+    """The clock before and after, what a source holds, and the name of the error."""
     before = clock()
     try:
-        raw, failure = os.pread(file, MAX_LINE, 0), None
+        raw, failure = read(), None
     except OSError as error:
-        raw, failure = b"", errno.errorcode.get(error.errno or 0, str(error.errno))
+        raw, failure = b"", _name(error)
     after = clock()
-    if failure is None and (len(raw) > MAX_NUMBER or not raw.strip().lstrip(b"-").isdigit()):
-        failure = "EDOM" if raw.strip() else "ENODATA"
-    return [before, after, None if failure else raw.decode("ascii").strip(), failure]
+    text = raw.decode("utf-8", "replace").strip("\0 \n")
+    if failure is None and not text:
+        failure = "ENODATA"
+    elif failure is None and kind == "number" and re.match(r"-?[0-9]+\Z", text) is None:
+        failure = "EDOM"
+    elif len(json.dumps(text)) - 2 > LIMITS[kind]:
+        failure = "EMSGSIZE"
+    return [before, after, None if failure else text, failure]
+
+
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, str(error.errno))
 
 
 def _opened(path: str) -> int:

@@ -40,7 +40,7 @@ class BoardLink:
 
 
 def local(address: str) -> bool:
-    """Whether it is "" or the name of a sensor or rail of this host: ports have a slash or a colon."""
+    """Whether it is "" or the name of something on this host: ports have a slash or a colon."""
     return "/" not in address and ":" not in address
 
 
