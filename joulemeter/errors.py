@@ -59,8 +59,12 @@ class IncompleteError(JouleMeterError):
     exit_code = 6
 
 
-class MissingExtraError(JouleMeterError):
+class MissingError(JouleMeterError):
     exit_code = 7
+
+
+class MissingExtraError(MissingError):
+    """`package` is what pip is to be given, such as joulemeter[hid]."""
 
     def __init__(self, what: str, package: str) -> None:
         super().__init__(what, f"Install it: pip install '{package}'.")
@@ -72,4 +76,5 @@ BY_EXIT_CODE: dict[int, type[JouleMeterError]] = {
     4: AccessError,
     5: DataError,
     6: IncompleteError,
+    7: MissingError,
 }

@@ -17,6 +17,7 @@ import joulemeter as jm
 from joulemeter import recorder, store
 from joulemeter.capture import Recording
 from joulemeter.caveat import Code
+from joulemeter.errors import BY_EXIT_CODE, JouleMeterError
 from joulemeter.instrument import Device, Options
 from joulemeter.physics.analyze import analyze
 from joulemeter.record import Recorder
@@ -144,3 +145,15 @@ def test_the_library_records_and_loads(tmp_path: Path) -> None:
         run.signal("volts")
     assert isinstance(jm.load(run.path).recording, Recording)
     assert os.listdir(tmp_path) == [run.path.name]  # noqa: PTH208 - names only
+
+
+@pytest.mark.parametrize("kind", sorted(set(BY_EXIT_CODE.values()), key=lambda kind: kind.exit_code))
+def test_an_error_of_the_recorder_keeps_its_exit_code(kind: type[JouleMeterError]) -> None:
+    """Every class of error can be made again from what the recorder's process says of it."""
+    again = BY_EXIT_CODE[kind.exit_code]("What happened.", "What to do.")
+    assert (again.exit_code, str(again)) == (kind.exit_code, "What happened. What to do.")
+
+
+def test_every_exit_code_crosses_the_process_border() -> None:
+    kinds = JouleMeterError.__subclasses__()
+    assert {kind.exit_code for kind in kinds} == set(BY_EXIT_CODE)
