@@ -47,7 +47,7 @@ def found(key: str, port: Any, description: str) -> Found:
 def choose(address: str, units: Sequence[Found], name: str, connect: str) -> Found | None:
     """The unit meant by "" (the only one), an address or a serial number; None if `address` is none of them.
 
-    `name` is what the meter is called, with its article left out, and `connect` what to do where there is none.
+    `name` is what the meter is called, without an article, and `connect` what to do where there is none.
     Raises NotFoundError, UsageError.
     """
     if address:
@@ -57,7 +57,7 @@ def choose(address: str, units: Sequence[Found], name: str, connect: str) -> Fou
         return ready[0]
     if ready:
         there = ", ".join(f"{unit.address} ({unit.description}, serial {unit.serial or 'unknown'})" for unit in ready)
-        raise UsageError(f"There are {len(ready)} that may be meant by {name}.", f"Name one: {there}.")
+        raise UsageError(f"More than one {name} may be meant.", f"Name one: {there}.")
     if units:
         raise NotFoundError(f"No {name} can be opened. {units[0].problem}", units[0].remedy or "")
     raise NotFoundError(f"No {name} is connected.", connect)

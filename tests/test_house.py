@@ -18,7 +18,7 @@ FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
     (0, "ground", "errors units caveat capture window result synthetic timeline pattern trigger"),
     (1, "wire", "instrument reader transport workload readers serialtext markers frames polled ports boardfiles"),
-    (1, "physics", "physics"),
+    (1, "physics", "physics battery"),
     (
         2,
         "run",

@@ -508,7 +508,7 @@ def test_discovery_says_that_the_id_is_shared(tmp_path: Path) -> None:
         (two, "PowerShield"),
         (one, "STM32 virtual serial port, perhaps an LPM01A"),
     ]
-    with pytest.raises(UsageError, match="2 ports may be"):
+    with pytest.raises(UsageError, match="More than one LPM01A"):
         discovery.port_of("", found)
     assert discovery.port_of("", found[:1]) == found[0]
     assert discovery.port_of(one, found) == found[1]

@@ -101,7 +101,7 @@ def usb(device: str, location: str, serial: str | None = "D0A1", product: int = 
 
 
 def test_of_two_ports_the_lower_interface_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery.os, "access", lambda *_: True)
+    monkeypatch.setattr("joulemeter.ports.os.access", lambda *_: True)
     ports = [
         usb("/dev/ttyACM0", "1-2:1.3"),
         usb("/dev/ttyACM1", "1-2:1.1"),
@@ -117,7 +117,7 @@ def test_of_two_ports_the_lower_interface_measures(monkeypatch: pytest.MonkeyPat
     assert by_serial is not None
     assert by_serial.address == "/dev/ttyACM2"
     assert discovery.port_of("/dev/ttyS9", found) is None
-    with pytest.raises(UsageError, match=r"/dev/ttyACM1 \(serial D0A1\), /dev/ttyACM2 \(serial E5F6\)"):
+    with pytest.raises(UsageError, match=r"/dev/ttyACM1 \(PPK2, serial D0A1\), /dev/ttyACM2 \(PPK2, serial E5F6\)"):
         discovery.port_of("", found)
     only = discovery.port_of("", found[1:])
     assert only is not None
@@ -135,7 +135,7 @@ def test_none_found_or_none_usable_is_an_error_with_a_remedy(monkeypatch: pytest
     boot = discovery.discover("ppk2", [usb("/dev/ttyACM0", "1-2:1.0", product=0x521F)])
     with pytest.raises(NotFoundError, match="1915:521F"):
         discovery.port_of("", boot)
-    monkeypatch.setattr(discovery.os, "access", lambda *_: False)
+    monkeypatch.setattr("joulemeter.ports.os.access", lambda *_: False)
     (locked,) = discovery.discover("ppk2", [usb("/dev/ttyACM0", "1-2:1.1")])
     assert locked.problem is not None
     assert "permission" in locked.problem

@@ -10,8 +10,10 @@ import pytest
 from helpers import loaded, metered
 
 from joulemeter.capture import ArrayStream, Event, Kind, Quantity, Recording, Timebase
+from joulemeter.cli import text
 from joulemeter.errors import DataError, UsageError
 from joulemeter.physics.analyze import Request, analyze
+from joulemeter.report import html
 from joulemeter.synthetic import Load, parse_load
 
 HOST_NS = 7_000_000_000_000
@@ -144,3 +146,13 @@ def test_of_three_meters_that_are_compared_the_worst_is_told() -> None:
     assert result.agreement is not None
     assert result.agreement["b"] == "wrong"
     assert sum("wrong reads" in caveat.text for caveat in result.caveats) == 1
+
+
+def test_both_faces_tell_what_was_added() -> None:
+    result = analyze(both()).result
+    shown = text.render(result)
+    assert "of it core" in shown and "of it radio" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    page = html.render(result.to_dict(), [], None)
+    assert "Meters that were added" in page and page.count("test meter") >= 2
+    assert "Meters that were added" not in html.render(analyze(both(), Request(add=False)).result.to_dict(), [], None)

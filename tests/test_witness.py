@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from joulemeter.capture import ArrayStream, Channel, Event, Kind, Quantity, Recording
 from joulemeter.caveat import Code
+from joulemeter.cli import text
 from joulemeter.errors import DataError
 from joulemeter.physics.analyze import analyze
 from joulemeter.physics.witness import about, cross_check
+from joulemeter.report import html
 
 RATE_HZ, REFRESH_S = 4.0, 0.5
 STEP_J = 3.6
@@ -109,3 +111,5 @@ def test_a_slow_meter_measures_long_windows() -> None:
     assert result.energy_per_inference_j.median == pytest.approx(5.0 * 4.0 / 200, rel=1e-6)
     assert result.cross_check is not None
     assert result.cross_check["counted"] == pytest.approx(result.cross_check["integrated"], rel=0.03)
+    assert "meter's own counter" in text.render(result)
+    assert "The meter's own counter" in html.render(result.to_dict(), [], None)

@@ -30,7 +30,7 @@ INFO = Info(
     verified=Verified.TRANSCRIPT,
     verified_note="Decodes reports that other programs' authors took from real USB and DC meters; its simulator is "
     "read by atorch-ble and by sigrok. Nobody has tried the driver on a real meter.",
-    load="900mA/60s/d0,300mA/60s",
+    load="900mA/40s/d0,300mA/20s",
     load_v=5.0,
     settings={
         "model": Setting(default="UD18", values=("UD18", "J7-C", "AT24"), summary="of the simulator"),

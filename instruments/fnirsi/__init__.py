@@ -32,7 +32,7 @@ INFO = Info(
     "a HID device of a Linux kernel. Nobody has tried it on a real meter.",
     usb_ids=tuple(model.usb for model in wire.MODELS.values()),
     extra="hid",
-    load="900mA/2s/d0,300mA/2s",
+    load="900mA/2s/d0,300mA/1s",
     load_v=5.0,
     settings={
         "keepalive": Setting(

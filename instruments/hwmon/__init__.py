@@ -33,7 +33,7 @@ INFO = Info(
     verified=Verified.SIMULATOR,
     verified_note="Against sysfs trees made by hand after the kernel's documents, read by a real agent on this host "
     "and over a real SSH server. Nobody has tried it on a real chip.",
-    load="1.2A/2s/d0,400mA/2s",
+    load="1.2A/2s/d0,400mA/1s",
     load_v=5.0,
     onboard=True,
     settings={

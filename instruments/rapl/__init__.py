@@ -32,7 +32,7 @@ INFO = Info(
     verified=Verified.SIMULATOR,
     verified_note="Against powercap trees made by hand after the kernel's documents and published listings, read by a "
     "real agent on this host. Nobody has tried it on a real processor.",
-    load="4A/2s/d0,1A/2s",
+    load="4A/2s/d0,1A/1s",
     load_v=12.0,
     onboard=True,
     settings={

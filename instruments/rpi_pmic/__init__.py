@@ -32,7 +32,7 @@ INFO = Info(
     verified=Verified.TRANSCRIPT,
     verified_note="Three listings that others published, and a real agent running a program that prints one. Nobody "
     "has tried it on a Pi.",
-    load="1A/10s/d0,500mA/10s",
+    load="1A/10s/d0,500mA/5s",
     load_v=5.0,
     onboard=True,
     settings={

@@ -23,6 +23,8 @@ from joulemeter.synthetic import Load, parse_load
 
 CYCLES, LEAST_S = 7, 6.0
 SUPPLY_V = 3.0
+# A gauge that shows something new twice a minute would take most of an hour: it is made quicker.
+QUICKER = {"power_supply": ("1500mA/12s/d0,500mA/6s", ["--set", "refresh=1s"])}
 AT_ONCE = 4
 HEAD = ("meter", "model", "trigger", "windows", "exact", "measured, ± at k = 2", "off by", "inside 95 %")
 
@@ -40,13 +42,14 @@ def main() -> int:
 def measure(key: str) -> list[str]:
     info = registry.instrument(key).INFO
     trigger, text = trigger_of(info)
+    text, settings = QUICKER.get(key, (text, []))
     load = parse_load(text)
     volts = info.load_v or SUPPLY_V
     exact_j = volts * charge_c(load, trigger)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "joulemeter", "measure", "--meter", key, "--simulate", "--load", text]
         command += ["--trigger", trigger, "--duration", f"{max(CYCLES * load.period_s, LEAST_S):g}s"]
-        command += ["--json", "--quiet", "--output", folder]
+        command += ["--json", "--quiet", "--output", folder, *settings]
         if info.supplies is not None:
             command += ["--supply", f"{volts}V"]
         elif info.load_v is None:
