@@ -251,6 +251,6 @@ def test_readings_that_were_asked_for_are_placed_by_their_stamps(counts: bool) -
     starts = np.array([start for start, _ in found.spans]) * 1e-9
     stops = np.array([stop for _, stop in found.spans]) * 1e-9
     assert len(starts) >= 9
-    # Half of the widest spacing of readings.
-    assert np.abs((starts - 4.0 + 4.5) % 9.0 - 4.5).max() < 0.16
-    assert np.abs((stops - 10.0 + 4.5) % 9.0 - 4.5).max() < 0.16
+    # Half of the widest spacing of readings, and a span of the grid.
+    assert np.abs((starts - 4.0 + 4.5) % 9.0 - 4.5).max() < 0.2
+    assert np.abs((stops - 10.0 + 4.5) % 9.0 - 4.5).max() < 0.2

@@ -21,7 +21,6 @@ from joulemeter import units
 from joulemeter.capture import ArrayStream, Channel, Kind, Quantity, Stream
 from joulemeter.errors import DataError
 from joulemeter.physics.changepoints import Edge, Float, Level, Trace, located, placed, thinned
-from joulemeter.physics.counters import cutter_for
 from joulemeter.physics.envelope import envelope
 from joulemeter.physics.evidence import (
     SAME,
@@ -34,7 +33,8 @@ from joulemeter.physics.evidence import (
     overlap,
     repeatability,
 )
-from joulemeter.physics.kinds import source_of
+from joulemeter.physics.integrate import LEAST_READINGS
+from joulemeter.physics.kinds import MAX_GAP_PERIODS, reading_s, source_of
 from joulemeter.physics.readings import readings
 
 __all__ = ["Evidence", "Hint", "Shape", "find"]
@@ -91,9 +91,11 @@ def find(stream: Stream, *, hint: Hint | None = None) -> Shape:
 
     Raises DataError where nothing repeats or stands out: no step, noise only, one step that never comes back.
     """
+    least_s = LEAST_READINGS * reading_s(stream.header)
     stream = evened(stream)
     trace = thinned(stream)
-    found = readings(trace, hint or Hint())
+    # What is shorter than the meter can measure is an edge that it saw half of, not a window.
+    found = [reading for reading in readings(trace, hint or Hint()) if _usual_s(reading, stream) >= least_s]
     if not found:
         raise _nothing(stream)
     best = chosen_of(found)
@@ -144,23 +146,52 @@ def find(stream: Stream, *, hint: Hint | None = None) -> Shape:
 
 
 def evened(stream: Stream) -> Stream:
-    """Polled readings, instants and counters as means over even spans of stream time, a few for each reading.
+    """Polled readings and counters as means over even spans of stream time, a few for each reading.
 
-    Evenly spaced means are left as they are.
+    A reading stands for the time that is nearer to it than to any other: straight lines between them would be ramps,
+    and ramps that repeat look like windows. A counter's power is constant between two moves. What is evenly spaced
+    already is left as it is.
     """
+    source = source_of(stream.header)
     first = next((block for block in stream.blocks() if len(block)), None)
-    if first is None or cutter_for(source_of(stream.header), stream.timebase.rate_hz, first) is None:
+    if first is None or (first.times_ns is None and source.main.kind is not Kind.CUMULATIVE):
         return stream
-    drawn = envelope(stream, min(SPANS_PER_READING * max(stream.length, 1), MOST_SPANS))
-    quantity = Quantity.POWER if drawn.unit == "W" else Quantity.CURRENT
-    channel = Channel(name="shape", quantity=quantity, unit=drawn.unit, kind=Kind.MEAN)
-    rate_hz = 1 / drawn.step_s
+    spans = min(SPANS_PER_READING * max(stream.length, 1), MOST_SPANS)
+    if source.main.kind is Kind.CUMULATIVE:
+        drawn = envelope(stream, spans)
+        step_s, unit, values = drawn.step_s, drawn.unit, drawn.mean
+    else:
+        step_s, unit, values = _nearest(stream, spans)
+    channel = Channel(
+        name="shape", quantity=Quantity.POWER if unit == "W" else Quantity.CURRENT, unit=unit, kind=Kind.MEAN
+    )
     return ArrayStream(
         name=stream.name,
-        header=replace(stream.header, channels=(channel,), rate_hz=rate_hz, voltage=None),
-        timebase=replace(stream.timebase, rate_hz=rate_hz),
-        data={channel.name: drawn.mean},
+        header=replace(stream.header, channels=(channel,), rate_hz=1 / step_s, voltage=None),
+        timebase=replace(stream.timebase, rate_hz=1 / step_s),
+        data={channel.name: values},
     )
+
+
+def _usual_s(reading: Reading, stream: Stream) -> float:
+    return float(np.median(reading.stop - reading.start)) / stream.timebase.rate_hz
+
+
+def _nearest(stream: Stream, spans: int) -> tuple[float, str, Float]:
+    """Width of the spans in seconds, unit, and the reading nearest to the middle of each; NaN in holes."""
+    source = source_of(stream.header)
+    blocks = [block for block in stream.blocks() if len(block) and block.times_ns is not None]
+    times_s = np.concatenate([block.times_ns for block in blocks if block.times_ns is not None]) * 1e-9
+    powers = [source.power_w(block) for block in blocks]
+    watts = [power for power in powers if power is not None]
+    readings = watts if len(watts) == len(blocks) else [block.data[source.main.name] for block in blocks]
+    values = np.concatenate(readings)
+    step_s = float(times_s[-1]) / spans
+    middles = (np.arange(spans) + 0.5) * step_s
+    after = np.clip(np.searchsorted(times_s, middles), 1, max(len(times_s) - 1, 1))
+    near = np.where(middles - times_s[after - 1] <= times_s[after] - middles, after - 1, after)
+    far = np.abs(times_s[near] - middles) > MAX_GAP_PERIODS / stream.timebase.rate_hz
+    return step_s, "W" if watts else "A", np.where(far, np.nan, values[near])
 
 
 def _nothing(stream: Stream) -> DataError:

@@ -64,7 +64,7 @@ def trigger_of(info: Info) -> tuple[str, str]:
     """The best trigger that the meter sees, and its usual load."""
     with_lines: list[Channel] = [channel for channel in info.channels if channel.lines]
     if not with_lines:
-        return "shape", info.load
+        return "shape:above", info.load
     line = with_lines[0].lines[0]
     form = ":falling" if with_lines[0].falls_only else ""
     return f"{line}{form}", info.load
@@ -74,7 +74,7 @@ def charge_c(load: Load, trigger: str) -> float:
     """Of one window: the pulse, or the whole cycle from one falling edge to the next."""
     line, _, form = trigger.partition(":")
     pulse = load.pulse_charge_c(int(line[1:]) if line[1:].isdigit() else 0)
-    return load.cycle_charge_c if form or pulse is None else pulse
+    return load.cycle_charge_c if form == "falling" or pulse is None else pulse
 
 
 def row(key: str, trigger: str, exact_j: float, result: dict[str, Any]) -> list[str]:
