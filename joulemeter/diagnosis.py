@@ -128,12 +128,7 @@ def _udev(infos: Sequence[Info]) -> list[Finding]:
     ]
     if not lacking:
         return findings
-    ids = sorted({(usb.vendor, usb.product) for info in lacking for usb in info.usb_ids})
-    rules = "\n".join(
-        f'SUBSYSTEMS=="usb", ATTRS{{idVendor}}=="{vendor:04x}", ATTRS{{idProduct}}=="{product:04x}", '
-        'MODE="0660", TAG+="uaccess", ENV{ID_MM_DEVICE_IGNORE}="1"'
-        for vendor, product in ids
-    )
+    rules = "\n".join(f"# {info.key}\n{_rule(info)}" for info in lacking)
     return [
         *findings,
         Finding(
@@ -145,6 +140,14 @@ def _udev(infos: Sequence[Info]) -> list[Finding]:
             "or, for serial ports, join their group once: sudo usermod -aG dialout $USER, and log in again",
         ),
     ]
+
+
+def _rule(info: Info) -> str:
+    return "\n".join(
+        f'SUBSYSTEMS=="usb", ATTRS{{idVendor}}=="{usb.vendor:04x}", ATTRS{{idProduct}}=="{usb.product:04x}", '
+        'MODE="0660", TAG+="uaccess", ENV{ID_MM_DEVICE_IGNORE}="1"'
+        for usb in info.usb_ids
+    )
 
 
 def _rules() -> Iterator[str]:
