@@ -151,7 +151,7 @@ def test_meters_are_found_by_their_ids(interface: Interface) -> None:
     first, second = fnirsi.discover()
     assert (first.address, first.serial, first.description) == ("/dev/hidraw7", "0001A0000000", "FNB58 (USB Tester)")
     assert (second.address, second.serial, second.description) == ("/dev/hidraw8", None, "C1 (USB Tester)")
-    with pytest.raises(UsageError, match="There are 2") as told:
+    with pytest.raises(UsageError, match="More than one") as told:
         fnirsi.open("", Options())
     assert "/dev/hidraw7 (FNB58 (USB Tester), serial 0001A0000000)" in told.value.remedy
     for address in ("0001A0000000", "/dev/hidraw8"):
