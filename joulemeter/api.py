@@ -15,7 +15,8 @@ from joulemeter import loading, plan, session, store, units
 from joulemeter.capture import Channel, Recording
 from joulemeter.errors import UsageError
 from joulemeter.instrument import Options
-from joulemeter.physics.analyze import Analysis, Request, analyze
+from joulemeter.lifetime import analyzed
+from joulemeter.physics.analyze import Analysis, Request
 from joulemeter.result import Result
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Run:
     ) -> Analysis:
         """Raises UsageError, DataError."""
         request = Request(trigger=trigger, inferences_per_window=inferences_per_window, convention=convention)
-        return analyze(self.recording, request)
+        return analyzed(self.recording, request)
 
     def result(self, *, trigger: str | None = None, inferences_per_window: int | None = None) -> Result:
         """The result, computed from the raw recording."""

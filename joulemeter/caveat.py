@@ -70,8 +70,17 @@ class Code(StrEnum):
     DRIFT = "drift"
     WARM_UP = "warm-up"
     # the battery
-    BATTERY_SIMPLE = "battery-simple-formula"
+    BATTERY_UNKNOWN = "battery-unknown"
     BATTERY_PULSE = "battery-pulse-current"
+    BATTERY_REFUSED = "battery-refused"
+    BATTERY_NEVER_STARTS = "battery-never-starts"
+    BATTERY_SHELF = "battery-shelf-life"
+    BATTERY_SEPARATION = "battery-separation-of-scales"
+    BATTERY_RATE = "battery-rate-capacity"
+    BATTERY_PASSIVATION = "battery-passivation"
+    BATTERY_DELAY = "battery-voltage-delay"
+    BATTERY_ASSUMED = "battery-assumed"
+    BATTERY_GAPS = "battery-waveform-gaps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,15 +47,7 @@ def run(output: Path, progress: Progress, argv: tuple[str, ...] = ()) -> Outcome
 
 def _battery(rig: profile.Rig) -> dict[str, object] | None:
     """What is asked about the rig's cell."""
-    if not rig.cell or not rig.every_s:
-        return None
-    cell = profile.find(profile.Cell, rig.cell).profile
-    return {
-        "cell": cell.name,
-        "capacity_c": float(cell.capacity.charge_c),
-        "pulse_limit_a": float(cell.limits.pulse_a) if cell.limits and cell.limits.pulse_a else None,
-        "every_s": float(rig.every_s),
-    }
+    return {"cell": rig.cell, "every_s": float(rig.every_s)} if rig.cell and rig.every_s else None
 
 
 def _truth(load: Load, supply_v: float | None) -> dict[str, float] | None:

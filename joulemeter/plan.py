@@ -54,8 +54,8 @@ class Plan:
     before and after its windows. `max_alignment` is the share of a window that its edges may be off by. `edge` is a
     line that this host toggles around each window; `marked`: the windows are marked by the program that measures
     itself. `board_options` are those of a simulated board. `board_runs` says what a board that runs by itself is
-    running. `battery` are the arguments of physics.battery.simple_life, `truth` the closed form of a simulated
-    load. `timeout_s`: give up when no window has completed for so long.
+    running. `battery` is what is asked about a cell: its name and how often an inference comes, `truth` the closed
+    form of a simulated load. `timeout_s`: give up when no window has completed for so long.
     """
 
     meters: tuple[Meter, ...]

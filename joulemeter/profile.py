@@ -5,7 +5,9 @@ Quantities are strings with units ("104.6ms"); here they are SI floats, the unit
 What is not known is absent: None or an empty tuple, never a guess.
 
 `grade` says how far a figure may be trusted: "datasheet" and "vendor" were read in the maker's own document,
-"third-party" was measured or reported by somebody else, "memory-check" still has to be held against the named source.
+"second-hand" is a maker's figure as somebody else quotes it, "third-party" was measured or reported by somebody else,
+"derived" was fitted, computed or assumed here (`source` says from what), "memory-check" still has to be held against
+the named source.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.resources
+import itertools
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -26,8 +29,10 @@ import msgspec
 from joulemeter import units
 from joulemeter.errors import UsageError
 
-Grade = Literal["datasheet", "vendor", "third-party", "memory-check"]
+Grade = Literal["datasheet", "vendor", "second-hand", "third-party", "derived", "memory-check"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Quantity(float):
@@ -63,6 +68,18 @@ class Ohms(Quantity):
 
 class Ratio(Quantity):
     unit = "1"
+
+
+class Joules(Quantity):
+    unit = "J"
+
+
+class Kelvins(Quantity):
+    unit = "K"
+
+
+class Watts(Quantity):
+    unit = "W"
 
 
 class Celsius(Quantity):
@@ -170,12 +187,82 @@ class Device(Table, frozen=True):
 
 
 class Capacity(Figures, frozen=True):
-    """The charge a fresh cell delivers, and the conditions under which its maker says so."""
+    """The charge a fresh cell delivers, and the conditions under which its maker says so.
+
+    `load_ohm` or `current_a` is what it was discharged with, `energy_j` the energy where a source gives one.
+    """
 
     charge_c: Coulombs = msgspec.field(name="charge")
+    energy_j: Joules | None = msgspec.field(name="energy", default=None)
     load_ohm: Ohms | None = msgspec.field(name="load", default=None)
+    current_a: Amperes | None = msgspec.field(name="current", default=None)
     cutoff_v: Volts | None = msgspec.field(name="cutoff", default=None)
     temperature_degc: Celsius | None = msgspec.field(name="temperature", default=None)
+
+
+class RestVoltage(Figures, frozen=True):
+    """Volts without load against depth of discharge: 0 fresh, 1 when the charge of `capacity` is gone."""
+
+    depth: tuple[Share, ...]
+    voltage_v: tuple[Volts, ...] = msgspec.field(name="voltage")
+
+    def __post_init__(self) -> None:
+        _refuse_bad_table("depth", self.depth, "voltage", self.voltage_v)
+        _refuse_rise("voltage", self.voltage_v)
+
+
+class Resistance(Figures, frozen=True):
+    """Internal resistance against depth of discharge D, in one of two forms.
+
+    fresh_ohm, knee, width, slope   R0 = fresh (1 + slope D + exp((D - knee) / width))
+    depth, resistance_ohm           a table, as measured with whole pulses: R0 and the fast part together
+
+    The fast part is fast_share of R0 and answers within `fast_time_s`. `temperature_degc` is where the figures hold.
+    """
+
+    fresh_ohm: Ohms | None = msgspec.field(name="fresh", default=None)
+    knee: Positive | None = None
+    width: Positive | None = None
+    slope: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    depth: tuple[Share, ...] = ()
+    resistance_ohm: tuple[Ohms, ...] = msgspec.field(name="resistance", default=())
+    fast_share: Positive | None = None
+    fast_time_s: Seconds | None = msgspec.field(name="fast_time", default=None)
+    temperature_degc: Celsius | None = msgspec.field(name="temperature", default=None)
+
+    def __post_init__(self) -> None:
+        form = [part is not None for part in (self.fresh_ohm, self.knee, self.width, self.slope)]
+        table = bool(self.depth or self.resistance_ohm)
+        if not (all(form) and not table) and not (table and not any(form)):
+            raise ValueError("give either fresh, knee, width and slope, or depth and resistance")
+        if table:
+            _refuse_bad_table("depth", self.depth, "resistance", self.resistance_ohm)
+        if (self.fast_share is None) is not (self.fast_time_s is None):
+            raise ValueError("fast_share and fast_time go together")
+
+
+class Arrhenius(Figures, frozen=True):
+    """Resistance against temperature: R(T) = R(T0) exp(B (1/T - 1/T0)), B in kelvins."""
+
+    constant_k: Kelvins = msgspec.field(name="constant")
+
+
+class SlowWells(Figures, frozen=True):
+    """The kinetic battery model: a share of the charge is at hand, the rest follows with a time constant, 1/k'."""
+
+    at_hand: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    time_constant_s: Seconds = msgspec.field(name="time_constant")
+
+
+class RateCapacity(Figures, frozen=True):
+    """Charge delivered at each constant current; in between, logarithm over logarithm."""
+
+    current_a: tuple[Amperes, ...] = msgspec.field(name="current")
+    charge_c: tuple[Coulombs, ...] = msgspec.field(name="charge")
+
+    def __post_init__(self) -> None:
+        _refuse_bad_table("current", self.current_a, "charge", self.charge_c)
+        _refuse_rise("charge", self.charge_c)
 
 
 class Limits(Figures, frozen=True):
@@ -183,6 +270,10 @@ class Limits(Figures, frozen=True):
 
     continuous_a: Amperes | None = msgspec.field(name="continuous", default=None)
     pulse_a: Amperes | None = msgspec.field(name="pulse", default=None)
+
+    def __post_init__(self) -> None:
+        if self.continuous_a is not None and self.pulse_a is not None and self.pulse_a < self.continuous_a:
+            raise ValueError("pulse is below continuous")
 
 
 class Storage(Figures, frozen=True):
@@ -192,15 +283,42 @@ class Storage(Figures, frozen=True):
     shelf_life_s: Seconds | None = msgspec.field(name="shelf_life", default=None)
 
 
+class LossDoubling(Figures, frozen=True):
+    """The loss of `storage` doubles with each `step_k` of warmth."""
+
+    step_k: Kelvins = msgspec.field(name="step")
+
+
 class Cell(Table, frozen=True):
+    """A cell. Only its charge must be known; without `ocv` or `resistance` a projection is by charge alone."""
+
     name: str
     chemistry: str
     nominal_v: Volts = msgspec.field(name="nominal")
     capacity: Capacity
+    rechargeable: bool = False
     aliases: tuple[str, ...] = ()
+    ocv: RestVoltage | None = None
+    resistance: Resistance | None = None
+    arrhenius: Arrhenius | None = None
+    slow: SlowWells | None = None
+    rate: RateCapacity | None = None
     limits: Limits | None = None
     storage: Storage | None = None
+    loss_doubling: LossDoubling | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        energy_j = self.capacity.energy_j
+        # Over a life the mean voltage of any chemistry stays within these of its nominal one.
+        if energy_j is not None and not 0.5 < energy_j / (self.capacity.charge_c * self.nominal_v) < 1.25:
+            raise ValueError("energy, charge and nominal voltage do not fit together: check mAh and Wh")
+        if self.slow is not None and self.rate is not None:
+            raise ValueError("slow and rate tell the same loss: give one of them")
+        if self.arrhenius is not None and self.resistance is None:
+            raise ValueError("arrhenius needs a resistance")
+        if self.loss_doubling is not None and (self.storage is None or self.storage.loss_per_year is None):
+            raise ValueError("loss_doubling needs a loss_per_year in storage")
 
 
 class Input(Table, frozen=True):
@@ -297,7 +415,7 @@ class Rig(Table, frozen=True):
 
 
 Profile = Device | Cell | Model | Rig
-P = TypeVar("P", bound=Profile)
+P = TypeVar("P", bound=Table)
 
 # A kind is named by the folder of its profiles.
 KINDS: dict[str, type[Profile]] = {"devices": Device, "batteries": Cell, "models": Model, "rigs": Rig}
@@ -341,10 +459,10 @@ def find(kind: type[Any] | str, name_or_path: str | Path) -> Loaded[Any]:
     struct: type[Any] = _struct(kind) if isinstance(kind, str) else kind
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:
-        return _read(struct, Path(text), text)
+        return read(struct, Path(text), text)
     folder = _folder(struct)
     file = _resolve(folder, text)
-    return _read(struct, file, f"profiles/{folder}/{file.name}")
+    return read(struct, file, f"profiles/{folder}/{file.name}")
 
 
 def names(kind: str) -> list[str]:
@@ -427,7 +545,8 @@ def _resolve(folder: str, name: str) -> Traversable:
     return fitting[0]
 
 
-def _read(struct: type[P], file: Traversable, label: str) -> Loaded[P]:
+def read(struct: type[P], file: Traversable, label: str) -> Loaded[P]:
+    """A file as that kind of table; errors name it by `label`. Raises UsageError."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -488,6 +607,18 @@ def _from_text(kind: type, value: object) -> object:
         return kind((units.parse if kind.signed else units.parse_positive)(value, kind.unit))
     except UsageError as error:
         raise ValueError(str(error)) from error
+
+
+def _refuse_bad_table(place: str, places: tuple[float, ...], what: str, values: tuple[float, ...]) -> None:
+    if not places or len(places) != len(values):
+        raise ValueError(f"{place} and {what} must be as long as each other")
+    if any(left >= right for left, right in itertools.pairwise(places)):
+        raise ValueError(f"{place} must rise")
+
+
+def _refuse_rise(what: str, values: tuple[float, ...]) -> None:
+    if any(left < right for left, right in itertools.pairwise(values)):
+        raise ValueError(f"{what} must not rise")
 
 
 def _refuse_twins(what: str, labels: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +125,15 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Battery:
+    """A projected life.
+
+    `life_s` are percentiles over cells of a kind (p5, p50, p95), `nominal_life_s` that of the cell as its data has it;
+    None where the load is refused. `cause` is what ends the nominal one, `causes` the shares over the cells.
+    `naive_life_s` is the rated charge over the mean current, as others print it. `worst_grade` is that of the poorest
+    figure it rests on, from A, the maker's own text, to D, fitted or derived. `curve` is the rail against age;
+    `periods` are lives at other periods, `sensitivities` lives where one input is lower and higher, strongest first.
+    """
+
     cell: str
     life_s: Mapping[str, float | None]
     cause: str
@@ -134,6 +143,22 @@ class Battery:
     mean_current_a: float
     capacity_c: float
     basis: Basis
+    nominal_life_s: float | None = None
+    rest_current_a: float | None = None
+    peak_current_a: float | None = None
+    cutoff_v: float | None = None
+    rail_fresh_v: float | None = None
+    rail_end_v: float | None = None
+    charge_left_c: float | None = None
+    causes: Mapping[str, float] = field(default_factory=dict)
+    worst_grade: str | None = None
+    sensitivities: tuple[Mapping[str, Any], ...] = ()
+    periods: tuple[Mapping[str, Any], ...] = ()
+    wanted_s: float | None = None
+    period_for_wanted_s: float | None = None
+    saving_capacitor_f: float | None = None
+    harvest: Mapping[str, Any] | None = None
+    curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from joulemeter.capture import Quantity
 from joulemeter.caveat import Code, doubt
 from joulemeter.conduct import conduct, stream_names
 from joulemeter.errors import DataError, JouleMeterError, UsageError
-from joulemeter.physics.analyze import Analysis, Request, analyze
+from joulemeter.lifetime import analyzed
+from joulemeter.physics.analyze import Analysis, Request
 from joulemeter.physics.stats import needed
 from joulemeter.plan import Plan
 from joulemeter.simulation import BOARD_V, DEFAULT_LOAD, Board, SimulatedMeter
@@ -143,7 +144,7 @@ def analyze_run(folder: Path, plan: Plan) -> Analysis:
         max_alignment=plan.max_alignment,
         conditions=plan.conditions,
     )
-    return analyze(store.open_run(folder), request)
+    return analyzed(store.open_run(folder), request)
 
 
 def narrow_enough(analysis: Analysis, target: float) -> bool:

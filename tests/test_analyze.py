@@ -12,7 +12,6 @@ from joulemeter.capture import Basis, Channel, Event, Gap, Recording
 from joulemeter.caveat import Code
 from joulemeter.errors import DataError, UsageError
 from joulemeter.physics.analyze import Request, analyze
-from joulemeter.physics.battery import simple_life
 from joulemeter.result import Result
 from joulemeter.synthetic import parse_load
 
@@ -236,23 +235,6 @@ def test_the_json_follows_the_public_face() -> None:
     assert {"code", "severity", "text", "data"} <= set(result["caveats"][0])
     top = {"name", "created", "simulated", "device", "workload", "net_energy_per_inference_j", "charge_per_inference_c"}
     assert top | {"battery", "caveats", "provenance"} <= set(result)
-
-
-def test_simple_battery_life() -> None:
-    load = parse_load("1uA/10ms,8mA/20ms/d0,1uA/70ms")
-    result = analyze(recording(loaded(load, 2.0, RATE))).result
-    battery, caveats = simple_life(result, cell="CR2032", capacity_c=810.0, pulse_limit_a=0.015, every_s=10.0)
-    assert battery is not None
-    mean_a = (8e-3 * 0.02 + 1e-6 * 9.98) / 10
-    assert battery.mean_current_a == pytest.approx(mean_a, rel=2e-3)
-    assert battery.naive_life_s == pytest.approx(810.0 / mean_a, rel=2e-3)
-    assert battery.inferences == pytest.approx(810.0 / mean_a / 10, rel=2e-3)
-    assert [caveat.code for caveat in caveats] == [Code.BATTERY_SIMPLE]
-    _, hot = simple_life(result, cell="CR2032", capacity_c=810.0, pulse_limit_a=0.005, every_s=10.0)
-    assert Code.BATTERY_PULSE in {caveat.code for caveat in hot}
-    impossible, why = simple_life(result, cell="CR2032", capacity_c=810.0, pulse_limit_a=None, every_s=0.01)
-    assert impossible is None
-    assert "impossible" in why[0].text
 
 
 def test_channels_are_unchanged_by_analysis() -> None:

@@ -147,7 +147,7 @@ def test_the_library_records_and_loads(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [run.path.name]  # noqa: PTH208 - names only
 
 
-@pytest.mark.parametrize("kind", sorted(set(BY_EXIT_CODE.values()), key=lambda kind: kind.exit_code))
+@pytest.mark.parametrize("kind", BY_EXIT_CODE.values())
 def test_an_error_of_the_recorder_keeps_its_exit_code(kind: type[JouleMeterError]) -> None:
     """Every class of error can be made again from what the recorder's process says of it."""
     again = BY_EXIT_CODE[kind.exit_code]("What happened.", "What to do.")

@@ -296,12 +296,21 @@ def test_headline_says_value_uncertainty_and_basis() -> None:
     assert page.count("div", id="waveform") == page.count("div", id="spread") == 1
 
 
-def test_battery_of_the_simple_formula_is_an_upper_bound() -> None:
-    told = dataclasses.replace(BATTERY, life_s={"p5": None, "p50": None, "p95": None})
+def test_a_life_that_is_not_known_is_not_replaced_by_the_naive_one() -> None:
+    told = dataclasses.replace(BATTERY, life_s={"p5": None, "p50": None, "p95": None}, cause="refused")
     text = Page(render(result(battery=told), rows(), None)).text
     # 5.1e7 s are 590.3 days
-    assert "Battery life estimated at most 590 days" in text
-    assert "5th to 95th percentile unknown capacity" in text
+    assert "Battery life estimated unknown" in text
+    assert "would say 590 days, which is no life" in text
+
+
+def test_the_life_of_a_battery_is_drawn_and_tabled() -> None:
+    curve = {"age_s": [0.0, 1e7, 2e7], "rail_min_v": [2.7, 2.5, 2.0], "rail_max_v": [3.2, 2.9, 2.8]}
+    periods = ({"every_s": 60.0, "life_s": 5.1e7, "cause": "sag"}, {"every_s": 1.0, "life_s": None, "cause": "refused"})
+    told = dataclasses.replace(BATTERY, curve=curve, periods=periods, cutoff_v=2.0, worst_grade="D")
+    page = Page(render(result(battery=told), rows(), None))
+    assert "590 days" in page.text and "refused" in page.text and "grade D" in page.text
+    assert 'id="battery"' in render(result(battery=told), rows(), None)
 
 
 def test_simulated_load_stands_beside_what_was_measured() -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "analyze": "Recompute a result from a run directory, a zip of one, or a foreign recording.",
     "report": "A result as one HTML file that opens offline.",
     "export": "A run as a file that other programs open.",
+    "battery": "How long a battery lasts under a measured run or a table of currents.",
     "calibrate": "Gain and offset of a meter from a known load, kept by serial number.",
     "simulate": "A simulated instrument that other programs can talk to.",
     "conform": "Hold a driver to the instrument contract.",

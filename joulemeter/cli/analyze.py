@@ -41,8 +41,8 @@ def analyze(
     In a run directory result.json and windows.csv are written again; nothing else is touched.
     """
     from joulemeter import loading, store
+    from joulemeter.lifetime import analyzed
     from joulemeter.physics.analyze import Request
-    from joulemeter.physics.analyze import analyze as compute
 
     if format_ not in text.FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(text.FORMATS)}.")
@@ -59,7 +59,7 @@ def analyze(
     with common.progress(quiet=quiet) as progress:
         progress(f"reading {path}")
         with loading.opened(path) as recording:
-            analysis = compute(recording, request)
+            analysis = analyzed(recording, request)
     folder = path if path.is_dir() and store.is_run(path) else None
     if folder is not None:
         store.write_result(folder, analysis.result, analysis.rows)

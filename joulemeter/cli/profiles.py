@@ -23,7 +23,8 @@ def list_(kind: Kind = None, json: common.Json = False) -> None:
     from joulemeter import profile
 
     found = {each: profile.names(each) for each in ([kind] if kind else profile.KINDS)}
-    emit(dumps(found, indent=2) if json else "\n".join(f"{each}: {', '.join(names)}" for each, names in found.items()))
+    lines = [line for each, names in found.items() for line in common.wrap(f"{each}: {', '.join(names)}", "  ")]
+    emit(dumps(found, indent=2) if json else "\n".join(lines))
 
 
 @app.command()

@@ -18,7 +18,6 @@ from joulemeter.physics import idle as idling
 from joulemeter.physics import summary, total
 from joulemeter.physics.agreement import Agreement, agree
 from joulemeter.physics.align import Alignment
-from joulemeter.physics.battery import simple_life
 from joulemeter.physics.combine import Part, evaluate_parts
 from joulemeter.physics.doubts import about_count, about_edge, about_stream, about_timing
 from joulemeter.physics.integrate import FEW_SAMPLES, LEAST_READINGS, integrate
@@ -373,9 +372,9 @@ def _with_energy(
         uncertainty=terms,
         agreement=agreement,
         cross_check=None if counted is None else asdict(counted),
+        truth=recording.meta.get("truth"),
         caveats=_ordered(caveats, any_simulated),
     )
-    result = _with_battery(result, recording)
     return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment, phases=phases)
 
 
@@ -406,16 +405,6 @@ def _baseline(recording: Recording, stream: Stream) -> list[Window]:
         for k, (start, stop) in enumerate(zip(times[0::2], times[1::2], strict=False))
         if stop > max(start, 0)
     ]
-
-
-def _with_battery(result: Result, recording: Recording) -> Result:
-    """Battery life where the run says for which cell and how often, and the closed form of a simulated load."""
-    result = replace(result, truth=recording.meta.get("truth"))
-    asked = recording.meta.get("battery")
-    if not asked:
-        return result
-    battery, caveats = simple_life(result, **asked)
-    return replace(result, battery=battery, caveats=(*result.caveats, *caveats))
 
 
 def _agreement(

@@ -8,7 +8,8 @@ import numpy as np
 
 from joulemeter.capture import Quantity, Recording, Stream
 from joulemeter.errors import AccessError
-from joulemeter.physics.analyze import Analysis, Request, analyze
+from joulemeter.lifetime import analyzed
+from joulemeter.physics.analyze import Analysis, Request
 from joulemeter.physics.edges import line_spans
 from joulemeter.physics.integrate import envelope
 from joulemeter.report.html import Waveform, render
@@ -17,7 +18,7 @@ from joulemeter.store import window_rows
 
 def write(recording: Recording, request: Request, path: Path, analysis: Analysis | None = None) -> None:
     """Write the report to `path`. Raises what the analysis raises, and AccessError."""
-    analysis = analysis or analyze(recording, request)
+    analysis = analysis or analyzed(recording, request)
     waveform = _waveform(recording.streams[0]) if recording.streams else None
     text = render(analysis.result.to_dict(), window_rows(analysis.windows), waveform)
     try:

@@ -25,7 +25,8 @@ MOST_SPANS = 1000  # more of them in one lane cannot be told apart on any screen
 MOST_MARKERS = 2000  # more of them make a browser slow
 MOST_BINS = 40
 FEWEST_BINS = 20  # fewer of them across a close-up show steps, not a waveform
-LANE_PX, WAVE_PX, SPREAD_PX = 26, 340, 300
+LANE_PX, WAVE_PX, SPREAD_PX, LIFE_PX = 26, 340, 300, 240
+DAY_S, YEAR_S = 86400.0, 365.25 * 86400.0
 QUANTITIES = {"W": "Power", "A": "Current"}
 _NO_AXIS = {"fixedrange": True, "showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
 _UNTOUCHED = {"hoverinfo": "skip", "mode": "lines"}
@@ -175,6 +176,34 @@ def spread(
         "shapes": marks,
     }
     return {"data": [*_in_order(known, scaled, symbol), bars], "layout": layout}
+
+
+def life(battery: Mapping[str, Any], simulated: bool) -> Figure:
+    """The rail of a battery against its age: highest and lowest in a cycle, and the level that the device needs."""
+    ages = np.array(battery["curve"]["age_s"], dtype=np.float64)
+    years = bool(ages[-1] > 2 * YEAR_S)
+    age = _numbers(ages / (YEAR_S if years else DAY_S))
+    lines = [
+        _UNTOUCHED
+        | {
+            "x": age,
+            "y": _numbers(np.array(battery["curve"][key], dtype=np.float64)),
+            "line": {"width": 1.6, "color": color},
+            "hoverinfo": "x+y",
+            "name": name,
+        }
+        for key, color, name in (
+            ("rail_max_v", "var(--muted)", "highest in a cycle"),
+            ("rail_min_v", "var(--line)", "lowest in a cycle"),
+        )
+    ]
+    needed = {"type": "line", "line": {"color": "var(--accent)", "width": 1.2, "dash": "dot"}}
+    layout = _layout(simulated, LIFE_PX) | {
+        "xaxis": _axis(f"Age ({'years' if years else 'days'})"),
+        "yaxis": _axis("Rail (V)"),
+        "shapes": [] if battery["cutoff_v"] is None else [_mark(battery["cutoff_v"], battery["cutoff_v"], needed)],
+    }
+    return {"data": lines, "layout": layout}
 
 
 def _in_order(known: Sequence[Row], scaled: Floats, symbol: str) -> list[Figure]:

@@ -105,6 +105,8 @@ def _figures(
         absent["waveform"] = "Not one good sample was recorded, so there is no waveform."
     else:
         drawn["waveform"] = figures.waveform(wave, windows, result["simulated"])
+    if result["battery"] and len(result["battery"]["curve"].get("age_s", ())) > 1:
+        drawn["battery"] = figures.life(result["battery"], result["simulated"])
 
     for key, field, unit, what in (
         ("energy_j", "energy_per_inference_j", "J", "Energy per inference"),
