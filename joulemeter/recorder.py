@@ -31,6 +31,8 @@ from joulemeter.physics.kinds import reading_s, source_of
 
 # A meter that streams and then says nothing for this long, or for so many of its samples, has stopped.
 STALL_S, STALL_SAMPLES = 2.0, 5
+# Bytes that are no measurement for this long, or for so many samples, will not become any.
+NONSENSE_S, NONSENSE_SAMPLES = 5.0, 10
 HEALTH_S = 0.2
 ANCHOR_S = 0.05
 CHECKPOINT_SAMPLES = 1 << 20
@@ -197,6 +199,8 @@ def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader
     health = _Health(header, module, task.line)
     pending = bytearray()
     anchored = reported = checkpoint = 0.0
+    nonsense_s = max(NONSENSE_S, NONSENSE_SAMPLES / header.rate_hz)
+    measured, measured_at = 0, time.monotonic()
     while True:
         try:
             raw, monotonic_ns, utc_ns = reader.chunks.get(timeout=0.05)
@@ -217,6 +221,13 @@ def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader
             if health.samples - checkpoint >= CHECKPOINT_SAMPLES:
                 checkpoint = health.samples
                 writer.mark("checkpoint", bytes=writer.bytes, index=health.samples, state=health.decoder.state())
+        if health.samples > measured:
+            measured, measured_at = health.samples, time.monotonic()
+        elif time.monotonic() - measured_at > nonsense_s:
+            raise DataError(
+                f"The meter sends, but for {nonsense_s:g} s nothing of it has been a measurement.",
+                "Check the cable and what else talks to it; what came before is kept.",
+            )
         if due:
             reported = time.monotonic()
             _say({**health.report(), "queued": reader.chunks.qsize(), "waits": reader.waits})

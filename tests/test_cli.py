@@ -541,3 +541,12 @@ def test_host_stamps_are_placed_in_the_meters_time(tmp_path: Path) -> None:
     assert result["energy_per_inference_j"]["basis"] == "simulated"
     net = result["net_energy_per_inference_j"]
     assert abs(net["median"]) < 0.01 * result["energy_per_inference_j"]["median"]
+
+
+def test_a_meter_that_goes_on_sending_nonsense_ends_the_recording(tmp_path: Path) -> None:
+    """A slow meter's answers are too short for a limit in bytes; what came before is kept and said so."""
+    done = joulemeter(
+        *("record", "--meter", "um25c", "--simulate", "--faults", "noise@3s", "--duration", "30s", "-o", tmp_path)
+    )
+    explained(done, 5, "nothing of it has been a measurement", "what came before is kept")
+    assert (only_run(tmp_path) / "um25c" / "words.raw").stat().st_size > 0

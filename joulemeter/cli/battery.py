@@ -20,7 +20,10 @@ app = common.app("How long a battery lasts under a measured run or a table of cu
 @app.command()
 def battery(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run directory, a zip of one, or a foreign recording.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="A run directory or its result.json, a zip of one, or a foreign recording."
+        ),
     ] = None,
     profile: Annotated[Path | None, typer.Option(metavar="FILE", help="A table of what the device draws.")] = None,
     cell: Annotated[str, typer.Option(metavar="CELL", help="Such as CR2032, L91, 2xAA; `profiles list` tells.")] = "",
@@ -95,7 +98,8 @@ def battery(
             from joulemeter.physics.analyze import Request, analyze
 
             request = Request(trigger=trigger, inferences_per_window=inferences_per_window, convention=convention)
-            with loading.opened(source or Path()) as recording:
+            path = source or Path()
+            with loading.opened(loading.run_folder(path) if path.name == "result.json" else path) as recording:
                 found = lifetime.of_run(analyze(recording, request), recording, question)
         if plot is not None:
             from joulemeter.report.lifeplot import draw
