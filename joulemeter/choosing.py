@@ -13,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from joulemeter import registry
-from joulemeter.capture import Quantity
 from joulemeter.errors import NotFoundError, UsageError
 from joulemeter.instrument import Found, Info, InstrumentModule
 from joulemeter.trigger import parse_trigger
 
 AUTO = "auto"
-_POWER = (Quantity.POWER, Quantity.ENERGY, Quantity.VOLTAGE)
 
 
 def best(
@@ -63,7 +61,7 @@ def rank(info: Info) -> tuple[object, ...]:
         info.onboard,
         not lines,
         any(channel.falls_only for channel in lines),
-        not any(channel.quantity in _POWER and not channel.witness for channel in info.channels),
+        not info.sees_voltage,
         -max(info.rates_hz),
         info.key,
     )

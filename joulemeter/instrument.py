@@ -23,7 +23,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from joulemeter.capture import Block, Channel, Header
+from joulemeter.capture import Block, Channel, Header, Quantity
 from joulemeter.errors import JouleMeterError, UsageError
 from joulemeter.synthetic import Draw
 from joulemeter.transport import Link
@@ -78,6 +78,12 @@ class Info:
     load_v: float | None = None
     onboard: bool = False
     settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    @property
+    def sees_voltage(self) -> bool:
+        """Whether power needs no voltage that somebody states."""
+        whole = (Quantity.VOLTAGE, Quantity.POWER, Quantity.ENERGY)
+        return any(channel.quantity in whole and not channel.witness for channel in self.channels)
 
     def chosen(self, options: Options) -> dict[str, str]:
         """Every setting with its value. Raises UsageError for a name or a value that it does not have."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from joulemeter import choosing, registry
-from joulemeter.instrument import Options
+from joulemeter.errors import UsageError
+from joulemeter.instrument import Info, Options
 from joulemeter.physics.uncertainty import Conditions
 
 
@@ -42,6 +43,45 @@ def parse_meter(
         return Meter(key=unit.key, address=unit.address, options=options)
     registry.instrument(key)
     return Meter(key=key, address=address, options=options)
+
+
+def shared(meters: Sequence[Meter]) -> tuple[Meter, ...]:
+    """Several meters with the options that were given for all: each is left those that it can take.
+
+    A supply goes to those that can be one, a voltage to those that see none, a setting to those that have it, or by
+    `KEY.NAME` to one kind alone. Raises UsageError for an option that none of them takes.
+    """
+    if len(meters) < 2:
+        return tuple(meters)
+    given = meters[0].options
+    infos = [registry.instrument(meter.key).INFO for meter in meters]
+    for told, what, taken in (
+        (given.supply_v, "can supply a board", [info.supplies is not None for info in infos]),
+        (given.declared_v, "needs a voltage to be stated", [not info.sees_voltage for info in infos]),
+    ):
+        if told is not None and not any(taken):
+            raise UsageError(f"None of these meters {what}.", "Leave that option out.")
+    settings = [_settings(info, given.settings) for info in infos]
+    for name in given.settings:
+        if not any(name.removeprefix(f"{info.key}.") in chosen for info, chosen in zip(infos, settings, strict=True)):
+            raise UsageError(f"None of these meters has a setting {name!r}.", "`--set KEY.NAME=VALUE` is for one kind.")
+    return tuple(
+        replace(
+            meter,
+            options=Options(
+                supply_v=given.supply_v if info.supplies is not None else None,
+                declared_v=None if info.sees_voltage else given.declared_v,
+                settings=chosen,
+            ),
+        )
+        for meter, info, chosen in zip(meters, infos, settings, strict=True)
+    )
+
+
+def _settings(info: Info, given: Mapping[str, str]) -> dict[str, str]:
+    """Those that are this instrument's; the ones named for it alone win."""
+    own = {name.removeprefix(f"{info.key}."): value for name, value in given.items() if name.startswith(f"{info.key}.")}
+    return {name: value for name, value in given.items() if name in info.settings} | own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

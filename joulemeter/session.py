@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from joulemeter import registry, store
-from joulemeter.capture import Quantity
 from joulemeter.caveat import Code, doubt
 from joulemeter.conduct import conduct, stream_names
 from joulemeter.errors import DataError, JouleMeterError, UsageError
@@ -202,16 +201,13 @@ def _with_board_voltage(plan: Plan) -> Plan:
         return plan
     meters = tuple(
         meter
-        if meter.options.supply_v is not None or meter.options.declared_v is not None or _sees_voltage(meter.key)
+        if meter.options.supply_v is not None
+        or meter.options.declared_v is not None
+        or registry.instrument(meter.key).INFO.sees_voltage
         else replace(meter, options=replace(meter.options, declared_v=BOARD_V))
         for meter in plan.meters
     )
     return replace(plan, meters=meters)
-
-
-def _sees_voltage(key: str) -> bool:
-    channels = registry.instrument(key).INFO.channels
-    return any(one.quantity in (Quantity.VOLTAGE, Quantity.POWER, Quantity.ENERGY) for one in channels)
 
 
 def _board(plan: Plan) -> Board | None:

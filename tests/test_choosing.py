@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from joulemeter import choosing, registry, session
+from joulemeter import choosing, plan, registry, session
 from joulemeter.capture import Channel, Kind, Quantity
 from joulemeter.errors import NotFoundError, UsageError
-from joulemeter.instrument import Found, InstrumentModule
+from joulemeter.instrument import Found, InstrumentModule, Options
 
 CURRENT = Channel(name="current", quantity=Quantity.CURRENT, unit="A", kind=Kind.MEAN)
 VOLTAGE = Channel(name="voltage", quantity=Quantity.VOLTAGE, unit="V", kind=Kind.MEAN)
@@ -111,3 +111,38 @@ def test_the_shipped_meters_have_different_ranks() -> None:
     ranked = [info.key for info in sorted(infos, key=choosing.rank)]
     assert ranked.index("ppk2") < ranked.index("um25c")
     assert len(set(ranked)) == len(infos)
+
+
+def several(*keys: str, **options: Any) -> tuple[plan.Meter, ...]:
+    return plan.shared([plan.Meter(key=key, address="", options=Options(**options)) for key in keys])
+
+
+def test_of_several_meters_each_takes_what_it_can() -> None:
+    source, analyser = several(
+        "ppk2", "joulescope", supply_v=3.0, settings={"filter": "raw", "joulescope.rate": "1kHz"}
+    )
+    assert (source.options.supply_v, dict(source.options.settings)) == (3.0, {"filter": "raw"})
+    assert (analyser.options.supply_v, dict(analyser.options.settings)) == (None, {"rate": "1kHz"})
+    ammeter, analyser = several("ppk2", "joulescope", declared_v=3.3)
+    assert (ammeter.options.declared_v, analyser.options.declared_v) == (3.3, None)
+    one, other = several("hwmon", "rapl", settings={"interval": "20ms"})
+    assert dict(one.options.settings) == dict(other.options.settings) == {"interval": "20ms"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "options", "words"),
+    [
+        (("rapl", "nvml"), {"supply_v": 3.0}, "can supply"),
+        (("rapl", "nvml"), {"declared_v": 3.0}, "needs a voltage"),
+        (("ppk2", "rapl"), {"settings": {"no-such": "1"}}, "no-such"),
+        (("ppk2", "rapl"), {"settings": {"nvml.source": "energy"}}, "nvml.source"),
+    ],
+)
+def test_an_option_that_no_meter_takes_is_refused(keys: tuple[str, ...], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        several(*keys, **options)
+
+
+def test_one_meter_keeps_its_options_so_that_its_driver_can_refuse_them() -> None:
+    (alone,) = several("rapl", supply_v=3.0)
+    assert alone.options.supply_v == 3.0

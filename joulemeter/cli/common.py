@@ -233,11 +233,11 @@ def meters(
     simulate: bool = False,
     quiet: bool = False,
 ) -> tuple[Meter, ...]:
-    """The meters named, all with the same options; none for "none". What `auto` took is said on stderr."""
+    """The meters named, each with what it can take of the options; none for "none". What `auto` took goes to stderr."""
     from joulemeter.choosing import AUTO
     from joulemeter.errors import UsageError
     from joulemeter.instrument import Options
-    from joulemeter.plan import parse_meter
+    from joulemeter.plan import parse_meter, shared
 
     if simulate and AUTO in names:
         raise UsageError("auto takes what is connected, so there is nothing to simulate.", "Name the meter.")
@@ -249,7 +249,7 @@ def meters(
         settings=settings(pairs),
     )
     found = (parse_meter(name, options, trigger=trigger, runs_here=runs_here, say=say) for name in names)
-    return tuple(filter(None, found))
+    return shared([meter for meter in found if meter is not None])
 
 
 def plain(value: Any) -> Any:

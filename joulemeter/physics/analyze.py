@@ -345,7 +345,7 @@ def _with_energy(
     result = Result(
         **about(recording),
         simulated=any_simulated,
-        instrument=_instrument(header) | ({"added": _shares(streams, parts)} if add else {}),
+        instrument=_instrument(header) | (_added(streams, parts) if add else {}),
         windows=Windows(
             found=len(windows) + sum(alignment.rejected.values()),
             used=len(kept),
@@ -438,9 +438,9 @@ def _instrument(header: Header) -> dict[str, Any]:
     }
 
 
-def _shares(streams: Sequence[Stream], parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """What each of several meters contributes to the sum."""
-    return [
+def _added(streams: Sequence[Stream], parts: Sequence[Part]) -> dict[str, Any]:
+    """Several meters as one instrument, with what each contributes to the sum."""
+    shares = [
         {
             "stream": stream.name,
             **_instrument(stream.header),
@@ -448,6 +448,7 @@ def _shares(streams: Sequence[Stream], parts: Sequence[Part]) -> list[dict[str, 
         }
         for stream, part in zip(streams, parts, strict=True)
     ]
+    return {"added": shares} | {name: " + ".join(str(share[name]) for share in shares) for name in ("key", "model")}
 
 
 def _streams(recording: Recording, stream: Stream, add: bool) -> list[Stream]:
