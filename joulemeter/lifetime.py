@@ -360,18 +360,27 @@ def _recorded_period_s(used: Sequence[WindowEnergy]) -> float:
 # -- in a result ------------------------------------------------------------------------------------------------------
 
 
-def analyzed(recording: Recording, request: Request) -> Analysis:
-    """The analysis of a recording, with the battery that it asks about. Raises what `analyze` does."""
-    return with_battery(analyze(recording, request), recording)
+def asked(cell: str | None, every_s: float | None) -> dict[str, Any] | None:
+    """What a run keeps of the question. Raises UsageError for a cell that there is not, or a period without one."""
+    if cell is None:
+        if every_s is not None:
+            raise UsageError("--every says how often a battery feeds an inference.", "Give --cell too.")
+        return None
+    cells.cell(cell)
+    return {"cell": cell, "every_s": every_s}
 
 
-def with_battery(analysis: Analysis, recording: Recording) -> Analysis:
-    """The analysis with the battery that its run asks about, if it does; a life that cannot be told is a doubt."""
-    asked: Mapping[str, Any] | None = recording.meta.get("battery")
-    if not asked:
+def analyzed(recording: Recording, request: Request, battery_asked: Mapping[str, Any] | None = None) -> Analysis:
+    """The analysis of a recording, with the battery that is asked about, here or when it was recorded.
+
+    A life that cannot be told is a doubt. Raises what `analyze` does.
+    """
+    analysis = analyze(recording, request)
+    about: Mapping[str, Any] | None = battery_asked or recording.meta.get("battery")
+    if not about:
         return analysis
     try:
-        found = of_run(analysis, recording, Question(cell=asked["cell"], every_s=asked.get("every_s")))
+        found = of_run(analysis, recording, Question(cell=about["cell"], every_s=about.get("every_s")))
     except (UsageError, DataError) as error:
         told = doubt(Code.BATTERY_UNKNOWN, f"Battery life is unknown. {error}")
         return replace(analysis, result=replace(analysis.result, caveats=(*analysis.result.caveats, told)))

@@ -15,9 +15,11 @@ from helpers import loaded, metered
 from joulemeter import battery, lifetime, loadprofile
 from joulemeter.capture import ArrayStream, Basis, Event, Gap, Kind, Quantity, Recording
 from joulemeter.caveat import Code
+from joulemeter.cli import text
 from joulemeter.errors import UsageError
 from joulemeter.lifetime import Question
 from joulemeter.physics.analyze import Request, analyze
+from joulemeter.report import html
 from joulemeter.synthetic import parse_load
 
 RATE_HZ = 20_000.0
@@ -149,6 +151,23 @@ def test_a_run_that_asks_for_a_battery_gets_one_and_a_doubt_where_it_cannot() ->
     assert Code.BATTERY_UNKNOWN in {caveat.code for caveat in result.caveats}
 
 
+def test_a_battery_may_be_asked_about_afterwards() -> None:
+    recording = recorded(loaded(LOAD, 5.0, RATE_HZ))
+    assert lifetime.analyzed(recording, Request()).result.battery is None
+    result = lifetime.analyzed(recording, Request(), lifetime.asked("CR2450", 60.0)).result
+    assert result.battery is not None and result.battery.every_s == 60.0
+    assert "battery life" in text.render(result) and "charge over mean current" in text.render(result)
+    assert 'id="battery"' in html.render(result.to_dict(), [], None)
+
+
+def test_what_is_asked_is_checked_before_anything_is_recorded() -> None:
+    assert lifetime.asked(None, None) is None
+    with pytest.raises(UsageError, match="Give --cell"):
+        lifetime.asked(None, 10.0)
+    with pytest.raises(UsageError, match="cr2032"):
+        lifetime.asked("CR2O32", 10.0)
+
+
 # -- a table of currents ----------------------------------------------------------------------------------------------
 
 TABLE = """
@@ -171,9 +190,9 @@ current = "1.2uA"
 """
 
 
-def written(folder: Path, text: str) -> Path:
+def written(folder: Path, table: str) -> Path:
     path = folder / "load.toml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(table, encoding="utf-8")
     return path
 
 

@@ -26,6 +26,8 @@ def analyze(
     ambient: common.Ambient = None,
     calibrated_ago: common.CalibratedAgo = None,
     decoupling: common.Decoupling = None,
+    cell: common.Cell = None,
+    every: common.Every = None,
     inferences_per_window: common.PerWindow = None,
     convention: Annotated[
         str, typer.Option(help="native shares samples at the edges; eembc sums as EnergyRunner does.")
@@ -59,7 +61,7 @@ def analyze(
     with common.progress(quiet=quiet) as progress:
         progress(f"reading {path}")
         with loading.opened(path) as recording:
-            analysis = analyzed(recording, request)
+            analysis = analyzed(recording, request, common.battery(cell, every))
     folder = path if path.is_dir() and store.is_run(path) else None
     if folder is not None:
         store.write_result(folder, analysis.result, analysis.rows)

@@ -80,6 +80,10 @@ Ambient = Annotated[str | None, typer.Option(metavar="25C", help="Temperature at
 CalibratedAgo = Annotated[
     str | None, typer.Option(metavar="2y", help="How long ago the meter was calibrated; more than a year widens.")
 ]
+Cell = Annotated[
+    str | None, typer.Option(metavar="CR2032", help="Project the life of this battery too; see `joulemeter battery`.")
+]
+Every = Annotated[str | None, typer.Option(metavar="10s", help="For --cell: one inference each so long.")]
 Decoupling = Annotated[
     str | None,
     typer.Option(metavar="10uF,1ohm", help="Capacitance at the board and resistance before it: what edges may move."),
@@ -106,6 +110,15 @@ def conditions(ambient: str | None, calibrated_ago: str | None, decoupling: str 
         decoupling_f=units.parse_positive(farad, "F") if decoupling else None,
         source_ohm=units.parse_positive(ohm, "ohm") if decoupling else None,
     )
+
+
+def battery(cell: str | None, every: str | None) -> dict[str, Any] | None:
+    """What is asked about a battery; None if nothing."""
+    if cell is None and every is None:
+        return None
+    from joulemeter.lifetime import asked
+
+    return asked(cell, units.parse_positive(every, "s") if every else None)
 
 
 def app(help_text: str) -> typer.Typer:

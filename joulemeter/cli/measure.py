@@ -35,6 +35,8 @@ def measure(
     ambient: common.Ambient = None,
     calibrated_ago: common.CalibratedAgo = None,
     decoupling: common.Decoupling = None,
+    cell: common.Cell = None,
+    every: common.Every = None,
     supply: common.Supply = None,
     assume_voltage: common.AssumeVoltage = None,
     simulate: common.Simulate = False,
@@ -127,6 +129,7 @@ def measure(
         debounce_s=units.parse(debounce, "s") if debounce else None,
         timeout_s=units.parse_positive(timeout, "s"),
         conditions=common.conditions(ambient, calibrated_ago, decoupling),
+        battery=common.battery(cell, every),
         note=note,
         argv=tuple(sys.argv),
     )

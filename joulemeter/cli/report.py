@@ -20,15 +20,19 @@ def report(
     trigger: Annotated[str | None, typer.Option(help="Instead of the one recorded.")] = None,
     inferences_per_window: common.PerWindow = None,
     convention: Annotated[str, typer.Option(help="native or eembc.")] = "native",
+    cell: common.Cell = None,
+    every: common.Every = None,
     quiet: common.Quiet = False,
 ) -> None:
     """A result as one HTML file that opens offline."""
     from joulemeter import loading
+    from joulemeter.lifetime import analyzed
     from joulemeter.physics.analyze import Request
     from joulemeter.report.build import write
 
     request = Request(trigger=trigger, inferences_per_window=inferences_per_window, convention=convention)
     with common.progress(quiet=quiet) as progress, loading.opened(path) as recording:
+        analysis = analyzed(recording, request, common.battery(cell, every))
         progress("drawing the report")
-        write(recording, request, output)
+        write(recording, request, output, analysis)
     emit(str(output))

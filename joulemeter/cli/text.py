@@ -103,9 +103,9 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         every = f", one inference each {show_duration(battery.every_s)}" if battery.every_s else ""
         p5, p50, p95 = (battery.life_s[name] for name in ("p5", "p50", "p95"))
         if p50 is None or p5 is None or p95 is None:
-            rows.append((f"life on a {battery.cell}", f"unknown: {battery.cause}{every}"))
+            rows.append(("battery life", f"{battery.cell}: unknown, {battery.cause}{every}"))
         else:
-            rows.append((f"life on a {battery.cell}", f"{show_duration(p50)}{every}; ends by {battery.cause}"))
+            rows.append(("battery life", f"{battery.cell}: {show_duration(p50)}{every}; ends by {battery.cause}"))
             rows.append(("", f"90 % of cells: {show_duration(p5)} to {show_duration(p95)}"))
         rows.append(("", f"charge over mean current would say {show_duration(battery.naive_life_s)}"))
     if result.truth is not None and energy.median is not None:
