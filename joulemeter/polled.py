@@ -52,6 +52,7 @@ class Poller:
             )
         self._first_ns = 0
         self._next = 0
+        self._u_s = 0.0
 
     @property
     def word_bytes(self) -> int:
@@ -77,9 +78,15 @@ class Poller:
         if all(good(answer) is None for answer in answers):
             raise DataError(f"What {self._name} answers is no reading.", "Check which meter that is, and the cable.")
         self._slow_down(sorted(taken_s)[TRIALS // 2])
+        # When between question and answer the meter looked is not known: a rectangle (JCGM 100, 4.3.7).
+        self._u_s = max(taken_s) / 2 / 3**0.5
+        return self.begin()
+
+    def begin(self) -> Epoch:
+        """Begin the grid, or begin it anew: where the host's clocks stand at its beginning."""
         self._first_ns, utc_ns = time.monotonic_ns(), time.time_ns()
         self._next = 0
-        return Epoch(monotonic_ns=self._first_ns, utc_ns=utc_ns, u_s=0.0)
+        return Epoch(monotonic_ns=self._first_ns, utc_ns=utc_ns, u_s=self._u_s)
 
     def _slow_down(self, answer_s: float) -> None:
         if answer_s <= FULL_SHARE * self.interval_s:

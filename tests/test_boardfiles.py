@@ -355,7 +355,8 @@ def test_the_clock_of_this_host_is_the_hosts(tmp_path: Path) -> None:
         raw = b""
         while len(raw) < 5 * WIDTH:
             raw += one.read(0.1)
-    assert made.epoch is not None and (made.epoch.u_s, made.epoch.u_drift_ppm) == (0.0, 0.0)
+    # The clock is the same; only what a round takes is open.
+    assert made.epoch is not None and 0 < made.epoch.u_s < 0.05 and made.epoch.u_drift_ppm == 0.0
     assert made.epoch.monotonic_ns == made.parameters["first_ns"]
     (block,) = RoundDecoder(made, milli).feed(raw)
     assert block.times_ns is not None

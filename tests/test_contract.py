@@ -16,7 +16,7 @@ from joulemeter.instrument import InstrumentModule
 from joulemeter.testing.contract import CHECKS, Broken, Check, Skipped, Subject
 
 # Simulated meters keep real time, so most of a check is waiting.
-AT_ONCE = 5
+AT_ONCE = 4
 
 
 def kept(key: str) -> dict[Check, BaseException | None]:

@@ -95,7 +95,7 @@ class Wire:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in ("polled", "instruments.nvml.driver", "instruments.nvml.fake", "instruments.nvml.refresh"):
+    for module in ("polled", "instruments.nvml.fake", "instruments.nvml.refresh"):
         monkeypatch.setattr(f"joulemeter.{module}.time", made)
     return made
 

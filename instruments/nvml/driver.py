@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator, Mapping
 
 from joulemeter import units
@@ -64,8 +63,7 @@ class _Grid(Poller):
         """`usual_s` is the interval where the user gave none, or longer where answers need it."""
         if self._free:
             self.interval_s = max(self.interval_s, usual_s)
-        self._first_ns, self._next = time.monotonic_ns(), 0
-        return Epoch(monotonic_ns=self._first_ns, utc_ns=time.time_ns(), u_s=0.0)
+        return self.begin()
 
 
 class Driver(LinkDriver):

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from joulemeter import units
@@ -194,6 +194,8 @@ class FilesDriver(LinkDriver):
         self._slow_down(taken_ns * 1e-9)
         interval_ns = round(self.interval_s * 1e9)
         first_ns, epoch = self._poll(interval_ns, compared)
+        # When within a round its values were taken is not known: a rectangle (JCGM 100, 4.3.7).
+        epoch = replace(epoch, u_s=math.hypot(epoch.u_s, taken_ns * 1e-9 / 2 / 3**0.5))
         return Header(
             instrument=self._key,
             model=self.plan.model,
