@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,10 @@ def _csv(recording: Recording, path: Path, step_s: float | None) -> int:
             return len(times)
         source = source_of(stream.header)
         for block in stream.blocks():
-            index = block.first_index + np.arange(len(block))
-            table: dict[str, Any] = {"time_s": index / stream.timebase.rate_hz}
+            times = (block.first_index + np.arange(len(block))) / stream.timebase.rate_hz
+            if block.times_ns is not None:
+                times = block.times_ns * 1e-9
+            table: dict[str, Any] = {"time_s": times}
             for channel in stream.header.channels:
                 values = block.data[channel.name]
                 if channel.quantity is Quantity.DIGITAL:
@@ -80,6 +83,11 @@ def _csv(recording: Recording, path: Path, step_s: float | None) -> int:
 def _ppk2(recording: Recording, path: Path, step_s: float | None) -> int:
     del step_s
     stream = _stream(recording)
+    if any(block.times_ns is not None for block in itertools.islice(stream.blocks(), 1)):
+        raise UsageError(
+            f"A .ppk2 file holds evenly spaced samples, and the {stream.header.model} is asked for each of its own.",
+            "Export .csv, which has the time of each.",
+        )
     writer: Any = registry.reader("ppk2")
     writer.write(path, stream)
     return stream.length
