@@ -30,6 +30,16 @@ from joulemeter import units
 from joulemeter.errors import UsageError
 
 Grade = Literal["datasheet", "vendor", "second-hand", "third-party", "derived", "memory-check"]
+# What a figure of power or current covers. The same work on the same silicon differs by two or three between them.
+Scope = Literal[
+    "core_rail",
+    "mcu_supply",
+    "board_dc",
+    "module_rail",
+    "accelerator_only",
+    "gpu_board",
+    "system_ac",
+]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -113,15 +123,26 @@ class Memory(Figures, frozen=True):
 
 
 class Supply(Figures, frozen=True):
-    """`min_v` to `max_v` is what the chip accepts, `board_v` what the board delivers to it."""
+    """`min_v` to `max_v` is what the chip accepts, `board_v` what the board delivers to it, or is itself fed with."""
 
-    min_v: Volts = msgspec.field(name="min")
-    max_v: Volts = msgspec.field(name="max")
+    min_v: Volts | None = msgspec.field(name="min", default=None)
+    max_v: Volts | None = msgspec.field(name="max", default=None)
     board_v: Volts | None = msgspec.field(name="board", default=None)
 
     def __post_init__(self) -> None:
-        if self.min_v >= self.max_v:
+        if (self.min_v is None) is not (self.max_v is None):
+            raise ValueError("min and max go together")
+        if self.min_v is None and self.board_v is None:
+            raise ValueError("give min and max, board, or all three")
+        if self.min_v is not None and self.max_v is not None and self.min_v >= self.max_v:
             raise ValueError("min is not below max")
+
+
+class Rated(Figures, frozen=True):
+    """The most that the maker says it draws: with a time an upper bound on energy, never a measurement."""
+
+    scope: Scope
+    power_w: Watts = msgspec.field(name="power")
 
 
 class Wiring(Figures, frozen=True):
@@ -133,10 +154,14 @@ class Wiring(Figures, frozen=True):
 
 
 class Current(Figures, frozen=True):
-    """The current of one state of the device: one figure, or the range that the source gives."""
+    """The current of one state of the device: one figure, or the range that the source gives.
+
+    Without `scope` it is the chip's own.
+    """
 
     state: str
     condition: str
+    scope: Scope | None = None
     current_a: Amperes | None = msgspec.field(name="current", default=None)
     range_a: tuple[Amperes, Amperes] | None = msgspec.field(name="range", default=None)
     voltage_v: Volts | None = msgspec.field(name="voltage", default=None)
@@ -154,6 +179,32 @@ class Current(Figures, frozen=True):
         return sum(given) / len(given)
 
 
+class Power(Figures, frozen=True):
+    """The power of one state of the device, where the source gives watts: one figure, or a range.
+
+    Without `scope` the source does not say what it covers.
+    """
+
+    state: str
+    condition: str
+    scope: Scope | None = None
+    statistic: Literal["mean", "typical", "peak", "rated"] | None = None
+    power_w: Watts | None = msgspec.field(name="power", default=None)
+    range_w: tuple[Watts, Watts] | None = msgspec.field(name="range", default=None)
+
+    def __post_init__(self) -> None:
+        if (self.power_w is None) is (self.range_w is None):
+            raise ValueError("give either power or range")
+        if self.range_w and self.range_w[0] >= self.range_w[1]:
+            raise ValueError("range is not from low to high")
+
+    @property
+    def nominal_w(self) -> float:
+        """The figure, or the middle of the range."""
+        given: list[float] = [figure for figure in (self.power_w, *(self.range_w or ())) if figure is not None]
+        return sum(given) / len(given)
+
+
 class Timing(Figures, frozen=True):
     """How long a model took: `time_s` is seconds per inference, a batch of `batch` inferences at a time."""
 
@@ -167,20 +218,30 @@ class Timing(Figures, frozen=True):
 
 
 class Device(Table, frozen=True):
+    """A board, module or card. `instruments` are the meters that suit it, the best first, and `triggers` what can mark
+    its inferences. Where it has rails of its own to report, `total` says which of them is the whole.
+    """
+
     name: str
     maker: str
     device_class: Literal["mcu", "sbc", "accelerator", "gpu"] = msgspec.field(name="class")
     compute: Compute
     aliases: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()
+    total: str | None = None
     memory: Memory | None = None
     supply: Supply | None = None
+    rated: Rated | None = msgspec.field(name="rated_power", default=None)
     wiring: Wiring | None = None
     currents: tuple[Current, ...] = msgspec.field(name="current", default=())
+    powers: tuple[Power, ...] = msgspec.field(name="power", default=())
     timings: tuple[Timing, ...] = msgspec.field(name="timing", default=())
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _refuse_twins("current", (current.state for current in self.currents))
+        _refuse_twins("power", (power.state for power in self.powers))
         _refuse_twins(
             "timing", (f"{row.model}, {row.runtime}, {row.precision}, batch {row.batch}" for row in self.timings)
         )
@@ -381,32 +442,74 @@ class Model(Table, frozen=True):
 
 
 class Inference(Table, frozen=True):
-    """What the board runs: names as in the timings of its device profile."""
+    """What the board runs: names as in the timings of its device profile.
+
+    `card = false` is said of a network that has no profile in profiles/models.
+    """
 
     model: str
     runtime: str
     precision: str
     batch: Count = 1
+    card: bool = True
+
+
+class Assumed(Table, frozen=True):
+    """Stand-ins for figures that nobody has published, for the simulated board alone; `because` says from where.
+
+    `time_s` is one inference. The board's draw is a current or a power.
+    """
+
+    because: str
+    time_s: Seconds | None = msgspec.field(name="time", default=None)
+    active_a: Amperes | None = msgspec.field(name="active", default=None)
+    idle_a: Amperes | None = msgspec.field(name="idle", default=None)
+    active_w: Watts | None = msgspec.field(name="active_power", default=None)
+    idle_w: Watts | None = msgspec.field(name="idle_power", default=None)
+
+    def __post_init__(self) -> None:
+        if all(part is None for part in (self.time_s, self.active_a, self.idle_a, self.active_w, self.idle_w)):
+            raise ValueError("nothing is assumed")
+        for amperes, watts, what in ((self.active_a, self.active_w, "active"), (self.idle_a, self.idle_w, "idle")):
+            if amperes is not None and watts is not None:
+                raise ValueError(f"give either {what} or {what}_power")
 
 
 class Simulation(Table, frozen=True):
-    """How the simulated board behaves: one window each `period_s`, `idle_state` in between."""
+    """How the simulated board behaves: one window each `period_s`, `idle_state` in between.
+
+    `trigger` and `workload` stand in for the rig's where only the real board has them, `settings` are the simulator's;
+    `inferences_per_window` is how many a window holds, where the meter needs long ones. `windows` are recorded.
+    """
 
     period_s: Seconds = msgspec.field(name="period")
-    idle_state: str
+    idle_state: str = "idle"
     active_state: str = "active"
+    inferences_per_window: Count = 1
+    windows: Count = 10
+    trigger: str | None = None
+    workload: str | None = None
+    settings: dict[str, str] = {}
+    assumed: Assumed | None = None
 
 
 class Rig(Table, frozen=True):
-    """A set-up on somebody's bench: a device, its meter and what runs. `device` and `cell` are names or paths."""
+    """A set-up on somebody's bench: a device, its meter and what runs. `device` and `cell` are names or paths.
+
+    `meter` is KEY or KEY@ADDRESS, `settings` are its own. `supply_v` is the device's voltage: a meter that can be the
+    supply gives it, one that sees no voltage is told it. `options` are the workload's.
+    """
 
     name: str
     device: str
     meter: str
     trigger: str
     supply_v: Volts | None = msgspec.field(name="supply", default=None)
+    settings: dict[str, str] = {}
     inference: Inference | None = None
     workload: str | None = None
+    options: dict[str, str] = {}
+    inferences_per_window: Count | None = None
     simulation: Simulation | None = None
     cell: str | None = None
     every_s: Seconds | None = msgspec.field(name="every", default=None)
@@ -482,7 +585,7 @@ def validate(path: Path, kind: str | None = None) -> Loaded[Profile]:
     loaded = find(kind, path)
     if isinstance(loaded.profile, Rig):
         load("device", loaded.profile.device)
-        if loaded.profile.inference is not None:
+        if loaded.profile.inference is not None and loaded.profile.inference.card:
             load("model", loaded.profile.inference.model)
         if loaded.profile.cell is not None:
             load("battery", loaded.profile.cell)

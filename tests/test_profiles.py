@@ -107,6 +107,40 @@ def test_figures_are_those_of_the_sources() -> None:
     assert (board.memory.flash_bytes, board.memory.ram_bytes) == (1_048_576, 196_608)
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("jetson-nano", {"dense1": (32, 10), "conv3dense1": (564, 535), "mobilenet-cifar10": (4916, 4453)}),
+        ("jetson-tx2", {"dense1": (16, 7), "conv3dense1": (404, 388), "mobilenet-cifar10": (3600, 3210)}),
+        ("jetson-agx-xavier", {"dense1": (10, 4), "conv3dense1": (260, 259), "mobilenet-cifar10": (2205, 2079)}),
+        ("quadro-k620", {"dense1": (6, 4), "conv3dense1": (182, 184), "mobilenet-cifar10": (1200, 1210)}),
+    ],
+)
+def test_times_of_the_faster_boards_are_those_of_the_slides(name: str, published: dict[str, tuple[int, int]]) -> None:
+    """Zingg and Zimmermann 2019, TFLite in float32, microseconds for one sample at batch 1 and 32.
+
+    With the most that the source says each draws they bound the energy: Xavier, MobileNet, 30 W: 66.2 mJ.
+    """
+    board = profile.load("device", name)
+    rows = [row for row in board.timings if (row.runtime, row.precision) == ("TFLite", "float32")]
+    found = {(row.model, row.batch): round(row.time_s * 1e6) for row in rows}
+    assert found == {
+        (model, batch): t for model, two in published.items() for batch, t in zip((1, 32), two, strict=True)
+    }
+    assert board.rated is not None
+    bound_mj = {"jetson-nano": 49.2, "jetson-tx2": 54.0, "jetson-agx-xavier": 66.2, "quadro-k620": 54.0}[name]
+    assert board.rated.power_w * published["mobilenet-cifar10"][0] * 1e-3 == pytest.approx(bound_mj, abs=0.06)
+
+
+def test_a_range_of_power_gives_its_middle_and_one_figure_only() -> None:
+    stick = profile.load("device", "ncs2")
+    assert [(row.state, row.nominal_w, row.scope) for row in stick.powers] == [("active", 1.5, "accelerator_only")]
+    with pytest.raises(ValueError, match="give either power or range"):
+        profile.Power(state="a", condition="b", source="c", grade="vendor")
+    with pytest.raises(ValueError, match="min and max go together"):
+        profile.Supply(min_v=profile.Volts(1), source="c", grade="vendor")
+
+
 def test_parameter_counts_follow_from_the_layers() -> None:
     dense = 28 * 28 * 10 + 10
     conv = (3 * 3 * 1 * 32 + 32) + (3 * 3 * 32 * 64 + 64) + (7 * 7 * 64 * 32 + 32) + (32 * 10 + 10)

@@ -15,13 +15,20 @@ from joulemeter.cli.common import emit
 from joulemeter.errors import UsageError
 
 app = common.app("Record a meter and a workload, and print energy per inference.")
+_NONE: list[str] = []
 
 
 @app.command()
 def measure(
-    meter: common.MeterNames,
+    meter: common.MeterNames = _NONE,
     command: Annotated[
         list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="A program to run as the workload.")
+    ] = None,
+    rig: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A set-up from `joulemeter profiles list rigs`, or a file; other options win."
+        ),
     ] = None,
     workload: Annotated[str | None, typer.Option(metavar="KIND:TARGET", help="Such as tflite:MODEL.tflite.")] = None,
     trigger: Annotated[str | None, typer.Option(help="d0, d0:low, d0:rising, d0:falling-pairs, host, events.")] = None,
@@ -84,9 +91,14 @@ def measure(
 
     Without a workload the board runs by itself and the trigger says when. A command after -- is a workload too.
     """
-    from joulemeter import session
+    from joulemeter import profile, rigs, session
     from joulemeter.plan import Plan
 
+    recipe = profile.find(profile.Rig, rig) if rig else None
+    if not meter:
+        if recipe is None:
+            raise UsageError("Nothing says what measures.", "Name a --meter, or a --rig that has one.")
+        meter = [recipe.profile.meter]
     asked = {
         "runtime": runtime, "threads": threads, "batch": batch, "delegate": delegate, "input": input_, "labels": labels,
     }  # fmt: skip
@@ -106,7 +118,7 @@ def measure(
             quiet=quiet,
         ),
         output=output,
-        name=name or _name(workload, command, meter[0]),
+        name=name or (recipe.profile.name if recipe else _name(workload, command, meter[0])),
         trigger=trigger,
         phases=common.settings(phase),
         add=add,
@@ -133,6 +145,8 @@ def measure(
         note=note,
         argv=tuple(sys.argv),
     )
+    if recipe is not None:
+        plan = rigs.complete(plan, recipe)
     if format_ not in text.FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(text.FORMATS)}.")
     with common.progress(quiet=quiet) as progress:
