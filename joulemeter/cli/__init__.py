@@ -17,6 +17,7 @@ COMMANDS = {
     "measure": "Record a meter and a workload, and print energy per inference.",
     "record": "Record only.",
     "analyze": "Recompute a result from a run directory, a zip of one, or a foreign recording.",
+    "check": "Hold a result to a baseline and to limits, for CI.",
     "report": "A result as one HTML file that opens offline.",
     "export": "A run as a file that other programs open.",
     "battery": "How long a battery lasts under a measured run or a table of currents.",

@@ -4,5 +4,6 @@ time       clock, synccode (codesearch, codefit)
 windows    edges, lines, gate, stamps, shape (changepoints, readings, evidence), align
 energy     kinds, counters, integrate, envelope, idle
 trust      series, stats, measurand, placement, uncertainty, combine, reference, calibration
-answers    subject, lag, agreement, witness, total, doubts, summary, analyze, regression
+answers    subject, lag, agreement, witness, total, doubts, summary, analyze
+decisions  ranks, regression, rules
 """
