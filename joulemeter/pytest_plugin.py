@@ -105,8 +105,8 @@ class EnergyMeter:
         """Fail the test when the latest energy per inference is too high.
 
         `max_energy` ("2.5mJ") is held to the median. `max_regression` ("3%") to the stored baseline `name` (the test's
-        own name): it fails when energy rose and a rise of that much is not excluded, both at 95 %. Unknown energy fails; it
-        is never taken for 0.
+        own name): it fails when energy rose and a rise of that much is not excluded, both at 95 %. Unknown energy
+        fails; it is never taken for 0.
         """
         from joulemeter import units
 

@@ -23,14 +23,15 @@ def test_marks_of_this_program_are_windows_of_the_meter(tmp_path: Path) -> None:
     with jm.measure("ppk2", supply="3.0V", simulate=True, load=STEADY, output=tmp_path, name="steady") as m:
         for _ in range(5):
             with m.inference():
+                # Long enough that a busy host places it well enough for its energy.
                 with m.phase("pre"):
-                    time.sleep(0.05)
+                    time.sleep(0.2)
                 time.sleep(0.1)
     result = m.result
     assert result.simulated and result.windows.used == 5
     assert result.sync.grade == "host-marker"
     latency = result.latency_s.median
-    assert latency is not None and 0.15 <= latency < 0.3
+    assert latency is not None and 0.3 <= latency < 0.6
     assert result.energy_per_inference_j.median == pytest.approx(9e-3 * latency, rel=0.02)
     part = result.phases["pre"]
     assert part.windows == 5 and part.per_inference == 1
