@@ -17,10 +17,10 @@ from joulemeter.synthetic import Load, Step
 from joulemeter.trigger import parse_trigger
 
 
-def plan(name: str | Path, *, output: Path, simulate: bool = False) -> Plan:
-    """The recipe alone. Raises UsageError for a rig that does not fit together."""
+def plan(name: str | Path, *, output: Path, simulate: bool = False, options: Options | None = None) -> Plan:
+    """The recipe alone, with `options` for its meter. Raises UsageError for a rig that does not fit together."""
     rig = profile.find(Rig, name)
-    meter = parse_meter(rig.profile.meter, Options())
+    meter = parse_meter(rig.profile.meter, options or Options())
     meters = (meter,) if meter is not None else ()
     return complete(Plan(meters=meters, output=output, name=rig.profile.name, simulate=simulate), rig)
 
@@ -140,15 +140,25 @@ def _meter(meter: Meter, rig: Rig, *, simulate: bool) -> Meter:
     settings: dict[str, str] = dict(rig.settings) if own else {}
     if own and simulate and rig.simulation is not None:
         settings |= rig.simulation.settings
-    options = _fed(meter.options, registry.instrument(meter.key).INFO, rig.supply_v)
+    options = _fed(meter.options, registry.instrument(meter.key).INFO, rig, simulate=simulate)
     return replace(meter, options=replace(options, settings=settings | dict(options.settings)))
 
 
-def _fed(options: Options, info: Info, supply_v: float | None) -> Options:
-    """The device's voltage to who can give it, or to who cannot see it."""
+def _fed(options: Options, info: Info, rig: Rig, *, simulate: bool) -> Options:
+    """The device's voltage to who can give it, or to who cannot see it.
+
+    A real board is never powered because a recipe says so. Raises UsageError, naming the voltage.
+    """
+    supply_v = rig.supply_v
     if supply_v is None or options.supply_v is not None or options.declared_v is not None:
         return options
     if info.supplies is not None and info.supplies[0] <= supply_v <= info.supplies[1]:
+        if not simulate:
+            raise UsageError(
+                f"In the rig {rig.name!r} the {info.key} powers the board with {supply_v:g} V.",
+                f"If that is right for yours, give --supply {supply_v:g}V; if the board has a supply of its own, give "
+                f"--assume-voltage {supply_v:g}V.",
+            )
         return replace(options, supply_v=float(supply_v))
     return options if info.sees_voltage else replace(options, declared_v=float(supply_v))
 

@@ -86,7 +86,9 @@ def test_a_device_names_instruments_and_triggers_that_there_are(name: str) -> No
 @pytest.mark.parametrize("name", RIGS)
 def test_every_rig_makes_a_plan(name: str) -> None:
     rig = profile.load("rig", name)
-    real = rigs.plan(name, output=Path("nowhere"))
+    supplies = registry.instrument(rig.meter.partition("@")[0]).INFO.supplies
+    given = Options(supply_v=rig.supply_v) if supplies else Options()
+    real = rigs.plan(name, output=Path("nowhere"), options=given)
     session.check(real)
     assert (real.trigger, real.workload, real.load) == (rig.trigger, rig.workload, None)
     assert real.meters[0].key in profile.load("device", rig.device).instruments
@@ -102,6 +104,15 @@ def test_every_rig_makes_a_plan(name: str) -> None:
         assert load.steps[0].duration_s * max(info.rates_hz) >= 20
         assert load.steps[1].duration_s * max(info.rates_hz) >= 8
         assert plan.duration_s is not None and plan.duration_s >= 5 * load.period_s
+
+
+def test_no_recipe_powers_a_real_board_by_itself() -> None:
+    with pytest.raises(UsageError, match="powers the board with 3 V") as refused:
+        rigs.plan("nrf52840", output=Path("nowhere"))
+    assert "--supply 3V" in refused.value.remedy and "--assume-voltage 3V" in refused.value.remedy
+    own = rigs.plan("nrf52840", output=Path("nowhere"), options=Options(declared_v=3.0))
+    assert own.meters[0].options.supply_v is None
+    assert rigs.plan("nrf52840", output=Path("nowhere"), simulate=True).meters[0].options.supply_v == 3.0
 
 
 # --- what a rig becomes
