@@ -228,11 +228,20 @@ def of_run(analysis: Analysis, recording: Recording, question: Question) -> Proj
     energy = result.energy_per_inference_j
     known = energy.median and energy.u_random is not None and energy.u_systematic is not None
     active_sd = float(np.hypot(energy.u_random or 0.0, energy.u_systematic or 0.0) / energy.median) if known else 0.0
+    if not known:
+        doubts.append(
+            note(
+                Code.BATTERY_ASSUMED,
+                "How wrong the measured energy may be is not known (the meter states no accuracy, or there was one "
+                "window only), so the interval of the life holds the spread between cells and not that of the "
+                "measurement.",
+            )
+        )
     load = Load(profile=profile, rest_a=rest_a, every_s=every_s)
     return ask(
         question,
         load,
-        result.power_w.basis,
+        Basis.SIMULATED if result.simulated else result.power_w.basis,
         doubts=[*doubts, *told],
         spread=Spread(active_sd=active_sd, rest_sd=rest_sd),
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import loaded, metered
+from helpers import header, loaded, metered
 
-from joulemeter import battery, lifetime, loadprofile
+from joulemeter import battery, cells, lifetime, loadprofile
 from joulemeter.capture import ArrayStream, Basis, Event, Gap, Kind, Quantity, Recording
 from joulemeter.caveat import Code
 from joulemeter.cli import text
@@ -126,6 +126,23 @@ def test_a_meter_of_power_gives_a_load_of_power_unless_a_voltage_is_given() -> N
 def test_what_cannot_be_told_is_refused(recording: Recording, asked: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         projected(recording, **asked)
+
+
+def test_what_is_not_known_of_meter_or_cell_is_said_and_not_taken_for_nothing() -> None:
+    bare = replace(loaded(LOAD, 5.0, RATE_HZ), header=header(RATE_HZ, accuracy=False))
+    told = " ".join(caveat.text for caveat in projected(recorded(bare)).caveats)
+    assert "the spread between cells and not that of the measurement" in told
+    assert "not that of the measurement" not in " ".join(
+        caveat.text for caveat in projected(recorded(loaded(LOAD, 5.0, RATE_HZ))).caveats
+    )
+    cell = replace(cells.cell("CR2032"), loss_per_year=None)
+    life = battery.project(cell, battery.constant(1e-5), battery.Supply(cutoff_v=2.0))
+    assert any("loses by itself is not known" in caveat.text for caveat in life.caveats)
+
+
+def test_a_simulated_run_gives_a_simulated_life() -> None:
+    recording = replace(recorded(loaded(LOAD, 5.0, RATE_HZ)), meta={"inferences_per_window": 1, "simulated": True})
+    assert projected(recording).basis is Basis.SIMULATED
 
 
 def test_a_sum_of_meters_is_no_battery() -> None:

@@ -49,6 +49,8 @@ def test_energies_of_two_rails_add_up_to_the_closed_form() -> None:
     assert result.charge_per_inference_c is None
     assert result.power_w.peak is None
     assert result.instrument is not None
+    # Two supplies have no one voltage.
+    assert result.instrument["voltage_v"] is None and result.instrument["added"][0]["voltage_v"] == 3.0
     shares = [share["energy_per_inference_j"] for share in result.instrument["added"]]
     assert shares == pytest.approx([3.0 * 20e-3 * 8e-3, 3.0 * 20e-3 * 30e-3], rel=3e-3)
     assert sum(shares) == pytest.approx(result.energy_per_inference_j.median)

@@ -426,6 +426,14 @@ def _chemistry(cell: Cell, life: Life) -> list[Caveat]:
 def _assumed(cell: Cell, supply: Supply, life: Life) -> list[Caveat]:
     """What is not known of the cell, and how it was taken."""
     told = []
+    if cell.loss_per_year is None:
+        told.append(
+            doubt(
+                Code.BATTERY_ASSUMED,
+                f"What a {life.cell} loses by itself is not known, so no loss is counted: the life is an upper bound, "
+                "and the longer it is the further off.",
+            )
+        )
     if cell.resistance is None:
         told.append(
             doubt(

@@ -448,7 +448,10 @@ def _added(streams: Sequence[Stream], parts: Sequence[Part]) -> dict[str, Any]:
         }
         for stream, part in zip(streams, parts, strict=True)
     ]
-    return {"added": shares} | {name: " + ".join(str(share[name]) for share in shares) for name in ("key", "model")}
+    # What differs between them is told of each share and not of the sum.
+    own: dict[str, Any] = dict.fromkeys(("serial", "firmware", "rate_hz", "voltage_basis", "voltage_v"))
+    joined = {name: " + ".join(str(share[name]) for share in shares) for name in ("key", "model")}
+    return {"added": shares, **own, **joined}
 
 
 def _streams(recording: Recording, stream: Stream, add: bool) -> list[Stream]:
