@@ -51,6 +51,7 @@ class Quantity(StrEnum):
     DIGITAL = "digital"
     TEMPERATURE = "temperature"
     RANGE = "range"
+    SIGNAL = "signal"  # a voltage that marks something and feeds nothing
 
 
 class Kind(StrEnum):
@@ -109,6 +110,18 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """What stands between the device and the instrument and scales every value: a shunt, an amplifier, a probe.
+
+    `limit` is a ratio.
+    """
+
+    name: str
+    limit: Limit
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
     """One measured quantity.
 
@@ -116,8 +129,10 @@ class Channel:
     only every `refresh_s`; `refresh_s` is also how old a reading of a slow meter may be. `falls_only`: the meter does
     not show lines but reports their falling edges; a line is then low in the sample beside which an edge was reported,
     to one sample before or after, and high in all others whatever it really was. A `witness` counts by other means what
-    another channel measures: it is compared with that one and never reported in its place. `basis` is where its values
-    come from.
+    another channel measures: it is compared with that one and never reported in its place. A `loss` is power that the
+    measuring set-up takes itself, kept apart from the device's. `basis` is where its values come from. `delay_s` is how
+    much later than the device it shows what happens, which is taken out of windows, and `u_delay` what that may be
+    wrong by, in seconds.
     """
 
     name: str
@@ -130,7 +145,16 @@ class Channel:
     refresh_s: float | None = None
     falls_only: bool = False
     witness: bool = False
+    loss: bool = False
     basis: Basis = Basis.MEASURED
+    factors: tuple[Factor, ...] = ()
+    delay_s: float = 0.0
+    u_delay: Limit | None = None
+
+    @property
+    def aside(self) -> bool:
+        """Whether it stands beside what is reported."""
+        return self.witness or self.loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +187,8 @@ class Header:
     supply, filter). `word_bytes` is the size of one sample on the wire. `loss_modulo` says that the instrument's
     sample counter wraps there, so that its own count of lost samples is known only modulo this number.
     `clock` is the limit of the sample clock as a ratio. `epoch` None: the host's clock is related by the arrivals.
+    `triggered`: it watches only while it is armed, in records; what lies between them is unseen and not lost, it may
+    wait for long, and the host's clock is not related.
     """
 
     instrument: str
@@ -177,6 +203,7 @@ class Header:
     firmware: str | None = None
     address: str | None = None
     simulated: bool = False
+    triggered: bool = False
     clock: Limit = field(default_factory=lambda: Limit(value=50e-6))
     epoch: Epoch | None = None
     voltage: Voltage | None = None
@@ -184,8 +211,8 @@ class Header:
     caveats: tuple[Caveat, ...] = ()
 
     def channel(self, quantity: Quantity) -> Channel | None:
-        """The first channel of that quantity that is no witness, or None."""
-        return next((one for one in self.channels if one.quantity is quantity and not one.witness), None)
+        """The first channel of that quantity that does not stand aside, or None."""
+        return next((one for one in self.channels if one.quantity is quantity and not one.aside), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +280,10 @@ class Block:
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))
+
+
+# The cause of a gap in which nobody was to look.
+UNSEEN = "unseen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

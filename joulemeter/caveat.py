@@ -27,6 +27,9 @@ class Code(StrEnum):
     ACCURACY_UNVERIFIED = "accuracy-unverified"
     PARTLY_SEEN = "partly-seen"
     OTHER_SCOPE = "other-scope"
+    SKEW = "skew"
+    ZERO_UNKNOWN = "zero-unknown"
+    FEWER_RECORDS = "fewer-records"
     INFERENCES_ASSUMED = "inferences-assumed"
     # the recording
     LOST_SAMPLES = "lost-samples"

@@ -81,15 +81,17 @@ class Stage:
 
     def _start(self, starting: contextlib.ExitStack) -> None:
         self.text = starting.enter_context(SerialText(self.plan.serial)) if self.plan.serial else None
-        line = watched_line(self.plan)
+        watched = watched_trigger(self.plan)
         for meter, address, name in zip(self.plan.meters, self._addresses, stream_names(self.plan), strict=True):
             self.progress(f"starting {meter.key}")
-            recorder = Recorder(meter.key, address, meter.options, self.folder / name, line)
+            recorder = Recorder(meter.key, address, meter.options, self.folder / name, watched)
             starting.enter_context(recorder)
             self.recorders.append(recorder)
             if self.plan.calibrated:
                 _copy_calibration(self.folder / name)
         for recorder in self.recorders:
+            if recorder.started["triggered"]:
+                continue  # it is armed, and waits for what comes now
             # A window that begins before the first sample would be cut off.
             until = time.monotonic() + FIRST_SAMPLE_S
             while not recorder.health.samples and time.monotonic() < until:
@@ -181,10 +183,11 @@ def stream_names(plan: Plan) -> list[str]:
     return [key if keys.count(key) == 1 else f"{key}-{keys[: place + 1].count(key)}" for place, key in enumerate(keys)]
 
 
-def watched_line(plan: Plan) -> str | None:
-    """The digital line whose edges are counted while recording."""
+def watched_trigger(plan: Plan) -> str | None:
+    """The trigger, if its windows can be counted while recording."""
     trigger = parse_trigger(plan.trigger) if plan.trigger else None
-    return trigger.source if trigger is not None and trigger.digital else None
+    countable = trigger is not None and (trigger.digital or trigger.level is not None or trigger.source == "records")
+    return plan.trigger if countable else None
 
 
 def _copy_calibration(folder: Path) -> None:
@@ -242,7 +245,7 @@ def _learnt(workload: Workload) -> list[Event]:
 def _wait(stage: Stage, enough: Enough) -> None:
     """Until enough windows, the wanted precision, or the time is over."""
     plan = stage.plan
-    trigger = parse_trigger(plan.trigger) if plan.trigger and watched_line(plan) else None
+    trigger = parse_trigger(plan.trigger) if plan.trigger and watched_trigger(plan) else None
     goal = plan.windows
     limit_s = plan.duration_s
     if limit_s is None and (goal is None or trigger is None):
@@ -271,6 +274,8 @@ def completed(trigger: Trigger, health: Health) -> int:
     """Windows that are complete after so many edges."""
     rises, falls = health.rises, health.falls
     match trigger.form:
+        case "whole":
+            return falls
         case "high":
             # A fall without a rise before it ends a window that had begun too early to count.
             return max(0, falls - bool(health.began_high))
@@ -290,6 +295,10 @@ def _line(health: Health, complete: int | None, goal: int | None, elapsed_s: flo
         parts.append(show(health.power_w, "W"))
     if complete is not None:
         parts.append(f"{complete}/{goal} windows" if goal else f"{complete} windows")
+    if health.median_s is not None:
+        parts.append(f"median {show(health.median_s, 's')}")
+    if health.median_j is not None:
+        parts.append(f"median {show(health.median_j, 'J')}")
     if health.lost:
         parts.append(f"{health.lost} LOST")
     return " · ".join(parts)

@@ -21,7 +21,7 @@ _HEAD = struct.Struct("<4sIqqqI")
 _CRC = struct.Struct("<I")
 _BEGIN = _HEAD.size + _CRC.size
 OVERHEAD = _BEGIN + _CRC.size
-MAX_PAYLOAD = 1 << 24
+MAX_PAYLOAD = 1 << 30
 # So many bytes in a row without a frame are not a disturbance but something else.
 GARBAGE_BYTES = 1 << 16
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from joulemeter.capture import Block, Channel, Header, Quantity
 from joulemeter.errors import JouleMeterError, UsageError
@@ -58,7 +58,8 @@ class Info:
 
     `load` is what its simulator draws where nobody names a load: levels that this meter is made for, and windows that
     it can measure. `load_v` is the voltage at which it does, where the meter measures that itself. `onboard`: it is
-    part of a computer and measures that one only.
+    part of a computer and measures that one only. `faces` are the wires of bench instruments that its simulator is
+    served on (keys of scpiserve.KINDS), the usual one first; empty for one that speaks no SCPI.
     """
 
     key: str
@@ -77,13 +78,14 @@ class Info:
     load: str = "8mA/20ms/d0,250uA/80ms"
     load_v: float | None = None
     onboard: bool = False
+    faces: tuple[str, ...] = ()
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     @property
     def sees_voltage(self) -> bool:
         """Whether power needs no voltage that somebody states."""
         whole = (Quantity.VOLTAGE, Quantity.POWER, Quantity.ENERGY)
-        return any(channel.quantity in whole and not channel.witness for channel in self.channels)
+        return any(channel.quantity in whole and not channel.aside for channel in self.channels)
 
     def chosen(self, options: Options) -> dict[str, str]:
         """Every setting with its value. Raises UsageError for a name or a value that it does not have."""
@@ -167,6 +169,15 @@ class LinkDriver(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A driver whose instrument keeps what it measured until it is fetched."""
+
+    def remaining(self) -> Iterator[bytes]:
+        """End what goes on, and what is held by then; asked once, before `stop`. Raises IncompleteError."""
+        ...
 
 
 class Decoder(Protocol):

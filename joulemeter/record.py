@@ -25,6 +25,7 @@ class Health:
     """How the recording is doing.
 
     `rises` and `falls` count the watched line's edges since it began low or high; `power_w` is the latest mean.
+    `median_s` and `median_j` are those of the pulses of a triggered instrument so far.
     """
 
     samples: int = 0
@@ -33,6 +34,8 @@ class Health:
     falls: int = 0
     began_high: bool | None = None
     power_w: float | None = None
+    median_s: float | None = None
+    median_j: float | None = None
     queued: int = 0
     waits: int = 0
 
@@ -43,7 +46,7 @@ class Recorder:
     with Recorder(...) as recorder: returns once samples are being written. Raises what the recorder raised.
     """
 
-    def __init__(self, key: str, address: str, options: Options, folder: Path, line: str | None = None) -> None:
+    def __init__(self, key: str, address: str, options: Options, folder: Path, trigger: str | None = None) -> None:
         self.health = Health()
         self.started: dict[str, Any] = {}
         self.error: JouleMeterError | None = None
@@ -54,7 +57,7 @@ class Recorder:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        task = {"key": key, "address": address, "options": asdict(options), "folder": str(folder), "line": line}
+        task = {"key": key, "address": address, "options": asdict(options), "folder": str(folder), "trigger": trigger}
         self._send(json.dumps(task).encode() + b"\n")
         self._said = b""
         self._ears = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
@@ -25,14 +26,18 @@ import numpy as np
 from joulemeter import registry, store
 from joulemeter.capture import Block, Header, Quantity
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError
-from joulemeter.instrument import Driver, InstrumentModule, Options
+from joulemeter.instrument import Driver, Holding, InstrumentModule, Options
 from joulemeter.physics.edges import LineScanner
 from joulemeter.physics.kinds import reading_s, source_of
+from joulemeter.physics.livepulses import LivePulses
+from joulemeter.trigger import Trigger, parse_trigger
 
 # A meter that streams and then says nothing for this long, or for so many of its samples, has stopped.
 STALL_S, STALL_SAMPLES = 2.0, 5
 # Bytes that are no measurement for this long, or for so many samples, will not become any.
 NONSENSE_S, NONSENSE_SAMPLES = 5.0, 10
+# How long fetching what an instrument holds may take in the end.
+REMAINING_S = 600.0
 HEALTH_S = 0.2
 ANCHOR_S = 0.05
 CHECKPOINT_SAMPLES = 1 << 20
@@ -44,22 +49,23 @@ DECODE_SAMPLES = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What the parent asks for; `line` is a digital line whose edges are counted while recording."""
+    """What the parent asks for; the windows of `trigger` are counted while recording."""
 
     key: str
     address: str
     options: Options
     folder: Path
-    line: str | None = None
+    trigger: str | None = None
 
 
 class _Reader(threading.Thread):
     """Takes bytes from the driver as they come, so that neither disk nor decoder can make the meter overflow."""
 
-    def __init__(self, driver: Driver, stop: threading.Event, rate_hz: float) -> None:
+    def __init__(self, driver: Driver, stop: threading.Event, header: Header) -> None:
         super().__init__(daemon=True)
         self._driver = driver
-        self._stall_s = max(STALL_S, STALL_SAMPLES / rate_hz)
+        # How long a trigger may be awaited is the driver's business.
+        self._stall_s = math.inf if header.triggered else max(STALL_S, STALL_SAMPLES / header.rate_hz)
         self._stop_asked = stop
         self.chunks: queue.Queue[tuple[bytes, int, int]] = queue.Queue(QUEUE_CHUNKS)
         self.error: JouleMeterError | None = None
@@ -77,22 +83,29 @@ class _Reader(threading.Thread):
                             "Unplug it and plug it in again; what had arrived is kept.",
                         )
                     continue
-                chunk = (raw, *store.now())
                 heard = time.monotonic()
-                try:
-                    self.chunks.put_nowait(chunk)
-                except queue.Full:
-                    self.waits += 1
-                    self.chunks.put(chunk)
+                self._put(raw)
+            if isinstance(self._driver, Holding):
+                for raw in self._driver.remaining():
+                    self._put(raw)
         except JouleMeterError as error:
             self.error = error
+
+    def _put(self, raw: bytes) -> None:
+        chunk = (raw, *store.now())
+        try:
+            self.chunks.put_nowait(chunk)
+        except queue.Full:
+            self.waits += 1
+            self.chunks.put(chunk)
 
 
 class _Health:
     """Live figures from the decoded stream: for people to watch and for the session to count windows."""
 
-    def __init__(self, header: Header, module: InstrumentModule, line: str | None) -> None:
+    def __init__(self, header: Header, module: InstrumentModule, trigger: Trigger | None) -> None:
         self.decoder = module.decoder(header)
+        self._header = header
         self._source = source_of(header)
         self.samples = self.lost = self.rises = self.falls = 0
         self._sum = 0.0
@@ -100,9 +113,13 @@ class _Health:
         self._reached = 0
         self._scanner: LineScanner | None = None
         self._level: bool | None = None
+        self._pulses: LivePulses | None = None
+        line = trigger.source if trigger is not None else None
         for channel in header.channels:
             if channel.quantity is Quantity.DIGITAL and line in channel.lines:
                 self._scanner = LineScanner(channel.name, channel.lines.index(line or ""))
+            elif channel.name == line and trigger is not None and trigger.level is not None:
+                self._pulses = LivePulses(channel.name, trigger.level, trigger.form, self._source)
 
     def feed(self, raw: bytes, writer: store.StreamWriter, word_bytes: int) -> None:
         self._take(self.decoder.feed(raw), writer, word_bytes)
@@ -116,7 +133,7 @@ class _Health:
             begins = block.consumed - len(block) * word_bytes
             if block.lost_before:
                 writer.mark("gap", index=block.first_index, lost=block.lost_before, bytes=begins)
-                self.lost += block.lost_before
+                self.lost += 0 if self._header.triggered else block.lost_before
             elif begins != self._reached:
                 writer.mark("seam", index=block.first_index, bytes=begins)
             self._reached = block.consumed
@@ -126,6 +143,11 @@ class _Health:
                 known = power[np.isfinite(power)]
                 self._sum += float(known.sum())
                 self._count += len(known)
+            if self._pulses is not None:
+                complete = self._pulses.feed(block, self._header.rate_hz)
+                self.rises, self.falls = self.rises + complete, self.falls + complete
+            elif self._header.triggered and self._scanner is None:
+                self.rises, self.falls = self.rises + 1, self.falls + 1
             if self._scanner is not None:
                 edges = self._scanner.feed(block)
                 if self._level is None:
@@ -146,6 +168,8 @@ class _Health:
             "falls": self.falls,
             "began_high": None if self._scanner is None else self._scanner.first_level,
             "power_w": mean_w,
+            "median_s": self._pulses.median_s if self._pulses else None,
+            "median_j": self._pulses.median_j if self._pulses else None,
         }
 
 
@@ -158,7 +182,7 @@ def record(task: Task, stop: threading.Event) -> str:
             writer = store.StreamWriter(task.folder, header)
         except OSError as error:
             raise _disk(task.folder, error) from error
-        reader = _Reader(driver, stop, header.rate_hz)
+        reader = _Reader(driver, stop, header)
         reason = "stop"
         try:
             _say(
@@ -166,6 +190,7 @@ def record(task: Task, stop: threading.Event) -> str:
                     "type": "started",
                     "simulated": header.simulated,
                     "rate_hz": header.rate_hz,
+                    "triggered": header.triggered,
                     "reading_s": reading_s(header),
                     "model": header.model,
                 }
@@ -182,7 +207,7 @@ def record(task: Task, stop: threading.Event) -> str:
             raise
         finally:
             stop.set()
-            reader.join(timeout=5)
+            reader.join(timeout=REMAINING_S if isinstance(driver, Holding) else 5)
             driver.stop()
             try:
                 for _ in range(reader.waits):
@@ -196,7 +221,7 @@ def record(task: Task, stop: threading.Event) -> str:
 
 def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader, writer: store.StreamWriter) -> None:
     """Bytes to disk first, then what can be made of them."""
-    health = _Health(header, module, task.line)
+    health = _Health(header, module, parse_trigger(task.trigger) if task.trigger else None)
     pending = bytearray()
     anchored = reported = checkpoint = 0.0
     nonsense_s = max(NONSENSE_S, NONSENSE_SAMPLES / header.rate_hz)
@@ -221,7 +246,7 @@ def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader
             if health.samples - checkpoint >= CHECKPOINT_SAMPLES:
                 checkpoint = health.samples
                 writer.mark("checkpoint", bytes=writer.bytes, index=health.samples, state=health.decoder.state())
-        if health.samples > measured:
+        if health.samples > measured or (header.triggered and not raw):
             measured, measured_at = health.samples, time.monotonic()
         elif time.monotonic() - measured_at > nonsense_s:
             raise DataError(
@@ -235,6 +260,11 @@ def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader
         health.feed(bytes(pending), writer, header.word_bytes)
     health.finish(writer, header.word_bytes)
     _say({**health.report(), "queued": 0, "waits": reader.waits})
+    if not health.samples and reader.error is None and header.triggered:
+        raise DataError(
+            "The instrument was armed and its trigger never came.",
+            "Check the trigger's wire, level and slope, and that the device runs.",
+        )
     if not health.samples and reader.error is None:
         raise DataError("The meter was started but sent no samples.", "Unplug it, plug it in again, and retry.")
 
@@ -265,7 +295,7 @@ def main() -> int:
         address=asked["address"],
         options=Options(**asked["options"]),
         folder=Path(asked["folder"]),
-        line=asked["line"],
+        trigger=asked["trigger"],
     )
 
     def wait_for_parent() -> None:

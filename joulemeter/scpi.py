@@ -164,9 +164,9 @@ class Scpi:
     a usable answer is asked again after a device clear; 0 for questions that change something.
     """
 
-    def __init__(self, session: Session, *, timeout_s: float = TIMEOUT_S, retries: int = 1) -> None:
+    def __init__(self, session: Session, *, timeout_s: float | None = None, retries: int = 1) -> None:
         self.session = session
-        self.timeout_s = timeout_s
+        self.timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self.retries = retries
         # True between a question and the end of its answer: what comes next may be the old answer.
         self._owed = False

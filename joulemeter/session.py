@@ -45,7 +45,7 @@ class Outcome:
 def record(plan: Plan, progress: Progress, echo: Progress | None = None) -> tuple[Path, JouleMeterError | None]:
     """Capture only. The run directory, and what ended it early, if anything. `echo` is given what a program prints."""
     check(plan)
-    plan = _with_board_voltage(plan)
+    plan = _with_trigger_level(_with_board_voltage(plan))
     with stand_ins(plan) as (addresses, board), contextlib.ExitStack() as held:
         workload = _workload(plan, board)
         if workload is not None:
@@ -208,6 +208,30 @@ def _with_board_voltage(plan: Plan) -> Plan:
         for meter in plan.meters
     )
     return replace(plan, meters=meters)
+
+
+def _with_trigger_level(plan: Plan) -> Plan:
+    """What marks the inferences is also what an oscilloscope is to wait for, and the other way round."""
+    waiting = [meter for meter in plan.meters if "trigger" in registry.instrument(meter.key).INFO.settings]
+    if not waiting:
+        return plan
+    if plan.trigger is None and plan.workload is None:
+        settings = registry.instrument(waiting[0].key).INFO.chosen(waiting[0].options)
+        plan = replace(plan, trigger=settings["trigger"].partition(":")[0])
+    wanted = parse_trigger(plan.trigger) if plan.trigger else None
+    if wanted is None or wanted.level is None:
+        return plan
+    slope = ":falling" if wanted.form in ("low", "falling") else ""
+    level = {"trigger": f"{wanted.source}@{wanted.level:g}V{slope}"}
+    return replace(
+        plan,
+        meters=tuple(
+            replace(meter, options=replace(meter.options, settings=level | dict(meter.options.settings)))
+            if meter in waiting
+            else meter
+            for meter in plan.meters
+        ),
+    )
 
 
 def _board(plan: Plan) -> Board | None:

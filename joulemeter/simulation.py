@@ -17,6 +17,8 @@ from joulemeter.errors import BY_EXIT_CODE, IncompleteError, UsageError
 from joulemeter.instrument import Device, Options
 from joulemeter.synthetic import Draw, Load, parse_load
 from joulemeter.transport.faults import FaultyDevice, parse_faults
+from joulemeter.transport.scpidevice import BentDevice, MessageDevice
+from joulemeter.transport.scpiserve import Face, serve_scpi
 from joulemeter.transport.serve import serve_ptys, serve_tcp
 from joulemeter.workload import SimulatedBoard
 
@@ -81,6 +83,9 @@ def serve(
     if key is not None:
         module = registry.instrument(key)
         meter = module.simulate(seen, Options(settings=settings))
+        if module.INFO.faces:
+            _serve_bench(module.INFO.faces, meter, drawn, faults, tcp, supply_v, announce, stopped, board)
+            return
         devices.append(FaultyDevice(meter, parse_faults(faults or "")))
 
     def introduce(addresses: Sequence[str]) -> None:
@@ -96,6 +101,35 @@ def serve(
         serve_ptys(devices, introduce, stopped, paced=not fast, tcp=place)
     else:
         serve_tcp(devices[0], place, lambda address: introduce([address]), stopped, paced=not fast)
+
+
+def _serve_bench(
+    kinds: Sequence[str],
+    meter: Device,
+    load: Load,
+    faults: str | None,
+    tcp: str | None,
+    supply_v: float | None,
+    announce: Callable[[str], None],
+    stopped: Callable[[], bool],
+    board: Board | None,
+) -> None:
+    """A bench instrument, on all the wires that it has; `tcp` is where the first of them is."""
+    if board is not None:
+        raise UsageError("A simulated bench instrument sees a load and no simulated board.", "Give --load.")
+    if not isinstance(meter, MessageDevice):
+        raise UsageError("This simulator does not answer in messages.", "It needs a ScpiDevice.")
+    host, port = _tcp(tcp or "0")
+    faces = [Face(kind=kind, host=host, port=0 if place else port) for place, kind in enumerate(kinds)]
+
+    def introduce(addresses: Mapping[str, str]) -> None:
+        announce(addresses[kinds[0]])
+        for kind in kinds[1:]:
+            announce(f"{kind}: {addresses[kind]}")
+        for line in describe(load, supply_v):
+            announce(line)
+
+    serve_scpi(BentDevice(meter, timed=parse_faults(faults or "")), faces, introduce, stopped)
 
 
 def _tcp(text: str) -> tuple[str, int]:
@@ -127,7 +161,8 @@ class SimulatedMeter:
         board: Board | None = None,
     ) -> None:
         command = [sys.executable, "-P", "-m", "joulemeter", "simulate", key, "--until-eof"]
-        networked = key in registry.keys(registry.INSTRUMENTS) and registry.instrument(key).INFO.transport == "tcp"
+        info = registry.instrument(key).INFO if key in registry.keys(registry.INSTRUMENTS) else None
+        networked = info is not None and (info.transport == "tcp" or bool(info.faces))
         command += ["--pty"] if os.name == "posix" and not networked else ["--tcp", "127.0.0.1:0"]
         command += ["--load", load] if load else []
         command += ["--faults", faults] if faults else []

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from joulemeter.capture import Anchor, Block, Event, Gap, Header, Recording, Stream, Timebase
+from joulemeter.capture import UNSEEN, Anchor, Block, Event, Gap, Header, Recording, Stream, Timebase
 from joulemeter.caveat import Caveat, Code, doubt
 from joulemeter.errors import AccessError, DataError, IncompleteError, UsageError
 from joulemeter.instrument import Decoder
@@ -430,7 +430,8 @@ class RunStream:
 
     def _resolve(self) -> tuple[tuple[Gap, ...], list[tuple[int, int]]]:
         """Holes with their true length, and how far indices move from each counter index on."""
-        counted = [Gap(index=index, lost=lost) for _, index, lost in self._segments if lost]
+        cause = UNSEEN if self.header.triggered else "lost"
+        counted = [Gap(index=index, lost=lost, cause=cause) for _, index, lost in self._segments if lost]
         modulo = self.header.loss_modulo
         if modulo is None or not counted:
             return tuple(counted), []
@@ -447,6 +448,10 @@ class RunStream:
         return moved
 
     def _fit(self) -> Timebase:
+        if self.header.triggered:
+            # Records arrive long after they were made.
+            self._steps: Sequence[clock.ClockStep] = ()
+            return Timebase(rate_hz=self.header.rate_hz)
         index = [self._index_at(anchor.received_bytes) for anchor in self._anchors]
         moved = np.array([at + self._shift(at) for at in index])
         self._steps = clock.steps(self._anchors, moved, self.header.rate_hz)

@@ -18,6 +18,7 @@ FORMS = {
     "steps": "windows told from the power alone",
     "above": "the same, of higher power than around them",
     "below": "the same, of lower power than around them",
+    "whole": "each record of a triggered instrument, which begins and ends with the inference",
 }
 STAMPED = ("host", "serial", "stdout")
 # What a meter that reports falling edges only can show.
@@ -27,7 +28,7 @@ LINE_FORMS = ("high", "low", "rising", "falling", "falling-pairs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """`source` is a line's or channel's name, "host", "serial", "stdout", "events" or "shape"; `form` one of FORMS.
+    """`source` is the name of a line or channel, or host, serial, stdout, events, shape or records; `form` is of FORMS.
 
     A part of the host's inference has the source "host:NAME". `level` is the threshold of a channel in its own unit,
     `words` the texts that begin and end a window in the device's or the program's output.
@@ -50,16 +51,17 @@ class Trigger:
     def __str__(self) -> str:
         at = "" if self.level is None else f"@{self.level:g}V"
         form = f":{','.join(self.words)}" if self.words else f":{self.form}"
-        return f"{self.source}{at}{'' if form in (':high', ':pairs', ':steps') else form}"
+        return f"{self.source}{at}{'' if form in (':high', ':pairs', ':steps', ':whole') else form}"
 
 
-_SYNTAX = re.compile(r"(d\d+|c\d+@[^:]+|host|serial|stdout|events|shape)(?::(.+))?")
+_SYNTAX = re.compile(r"(d\d+|c\d+@[^:]+|host|serial|stdout|events|shape|records)(?::(.+))?")
 _FORMS = {
     "host": ("pairs",),
     "serial": ("pairs",),
     "stdout": ("pairs",),
     "events": ("pairs", "falling-pairs"),
     "shape": ("steps", "above", "below"),
+    "records": ("whole",),
 }
 
 
@@ -69,7 +71,8 @@ def parse_trigger(text: str) -> Trigger:
     if match is None:
         raise UsageError(
             f"{text!r} is not a trigger.",
-            "Triggers are d0, d0:low, d0:rising, d0:falling-pairs, c1@1.65V, host, serial, stdout, events and shape.",
+            "Triggers are d0, d0:low, d0:rising, d0:falling-pairs, c1@1.65V, host, serial, stdout, events, shape and "
+            "records.",
         )
     source, form = match[1], match[2]
     if source == "host" and form is not None and form not in FORMS:

@@ -10,13 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from joulemeter import registry
+from joulemeter import registry, scpi
 from joulemeter.capture import Block, Header
 from joulemeter.instrument import InstrumentModule
 from joulemeter.testing.contract import CHECKS, Broken, Check, Skipped, Subject
 
 # Simulated meters keep real time, so most of a check is waiting.
-AT_ONCE = 4
+AT_ONCE = 8
+# ... and of that, waiting for instruments that were made silent.
+SILENCE_S = 1.5
 
 
 def kept(key: str) -> dict[Check, BaseException | None]:
@@ -34,7 +36,8 @@ def kept(key: str) -> dict[Check, BaseException | None]:
 @cache
 def outcomes() -> dict[str, dict[Check, BaseException | None]]:
     keys = registry.keys(registry.INSTRUMENTS)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(AT_ONCE) as pool:
+        patched.setattr(scpi, "TIMEOUT_S", SILENCE_S)
         return dict(zip(keys, pool.map(kept, keys), strict=True))
 
 

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[str, tuple[int, str]] = {}
 for _floor, _wing, _names in (
     (0, "ground", "errors units caveat capture window result synthetic timeline pattern trigger"),
-    (1, "wire", "instrument reader transport workload readers serialtext markers frames polled ports boardfiles scpi"),
+    (
+        1,
+        "wire",
+        "instrument reader transport workload readers serialtext markers frames polled ports boardfiles scpi scope",
+    ),
     (1, "physics", "physics battery"),
     (
         2,

@@ -123,7 +123,9 @@ def test_a_slow_disk_is_counted_as_back_pressure(monkeypatch: pytest.MonkeyPatch
     stop = threading.Event()
     threading.Timer(1.5, stop.set).start()
     with Subject(module=instrument("ppk2")).wire() as address:
-        task = recorder.Task(key="ppk2", address=address, options=Options(supply_v=3.0), folder=run / "ppk2", line="d0")
+        task = recorder.Task(
+            key="ppk2", address=address, options=Options(supply_v=3.0), folder=run / "ppk2", trigger="d0"
+        )
         assert recorder.record(task, stop) == "stop"
     codes = {caveat.code for caveat in store.open_run(run).caveats}
     assert Code.BACK_PRESSURE in codes

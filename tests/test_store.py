@@ -198,7 +198,7 @@ def killed_run(folder: Path) -> tuple[Path, int]:
             "address": meter.address,
             "options": {"supply_v": 3.0, "declared_v": None, "settings": {}},
             "folder": str(run / "ppk2"),
-            "line": "d0",
+            "trigger": "d0",
         }
         recorder = subprocess.Popen(
             [sys.executable, "-P", "-m", "joulemeter.recorder"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -17,7 +17,7 @@ from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import DataError, UsageError
 from joulemeter.physics import shape
 from joulemeter.physics.gate import Expected, expect
-from joulemeter.physics.lines import from_channel, from_line
+from joulemeter.physics.lines import U_READ_ONCE, from_channel, from_line, from_records
 from joulemeter.physics.stamps import Found, Span, begin_end, from_events, stamped
 from joulemeter.result import Sync
 from joulemeter.trigger import Trigger
@@ -116,6 +116,8 @@ def _find(
         )
     if trigger.source == "shape":
         return _from_shape(stream, trigger)
+    if trigger.source == "records":
+        return from_records(stream), "in-band", U_READ_ONCE / stream.timebase.rate_hz
     read = from_line if trigger.digital else from_channel
     found, u_samples = read(stream, trigger, debounce_s, expected)
     return found, "in-band", u_samples / stream.timebase.rate_hz

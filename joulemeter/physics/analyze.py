@@ -281,7 +281,7 @@ def _with_energy(
     joined = total.add(measured)
     windows = joined.windows
     rejected = dict(alignment.rejected)
-    used, why = _judge(windows, end_ns)
+    used, why = _judge(windows, end_ns, triggered=header.triggered)
     for reason in why:
         rejected[reason] = rejected.get(reason, 0) + 1
     kept = [window for window, good in zip(windows, used, strict=True) if good]
@@ -378,8 +378,11 @@ def _with_energy(
     return Analysis(result=result, windows=tuple(windows), used=tuple(used), alignment=alignment, phases=phases)
 
 
-def _judge(windows: Sequence[WindowEnergy], end_ns: int) -> tuple[list[bool], list[str]]:
-    """Which windows count, and the reasons of those that do not."""
+def _judge(windows: Sequence[WindowEnergy], end_ns: int, *, triggered: bool) -> tuple[list[bool], list[str]]:
+    """Which windows count, and the reasons of those that do not.
+
+    A record that is cut or clipped can be taken again with another setting; what streams is kept, with a doubt.
+    """
     used, why = [], []
     for window in windows:
         reason = None
@@ -388,7 +391,9 @@ def _judge(windows: Sequence[WindowEnergy], end_ns: int) -> tuple[list[bool], li
         elif window.window.stop_ns > end_ns:
             reason = "cut-at-end"
         elif window.missing_s > 0:
-            reason = "lost-samples"
+            reason = "cut-by-record" if triggered else "lost-samples"
+        elif window.clipped_samples and triggered:
+            reason = "clipped"
         used.append(reason is None)
         why += [reason] if reason else []
     return used, why
@@ -475,14 +480,13 @@ def _power_basis(header: Header) -> Basis:
     """A product with a voltage that was only stated is derived, not measured."""
     if (main := source_of(header).main).basis is not Basis.MEASURED:
         return main.basis
-    if header.channel(Quantity.POWER) or header.channel(Quantity.VOLTAGE):
-        return Basis.MEASURED
-    return Basis.DERIVED
+    whole = header.channel(Quantity.POWER) or header.channel(Quantity.VOLTAGE)
+    return whole.basis if whole is not None else Basis.DERIVED
 
 
 def _voltage_basis(header: Header) -> str | None:
-    if header.channel(Quantity.VOLTAGE):
-        return str(Basis.MEASURED)
+    if (volts := header.channel(Quantity.VOLTAGE)) is not None:
+        return str(volts.basis)
     return None if header.voltage is None else str(header.voltage.basis)
 
 

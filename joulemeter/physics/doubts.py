@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from joulemeter.capture import Basis, Quantity, Recording, Stream
+from joulemeter.capture import UNSEEN, Basis, Quantity, Recording, Stream
 from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.physics.align import Alignment
 from joulemeter.result import Sync
@@ -24,18 +24,19 @@ def about_stream(
 ) -> list[Caveat]:
     header, rate_hz = stream.header, stream.timebase.rate_hz
     caveats = list(header.caveats)
-    lost = sum(gap.lost for gap in stream.gaps)
+    holes = [gap for gap in stream.gaps if gap.cause != UNSEEN]
+    lost = sum(gap.lost for gap in holes)
     end_ns = stream.timebase.time_ns(stream.length)
     hit = sum(1 for window in windows if window.missing_s and 0 <= window.window.start_ns < end_ns)
     if lost:
         caveats.append(
             doubt(
                 Code.LOST_SAMPLES,
-                f"{lost} samples ({show_duration(lost / rate_hz)}) were lost in {len(stream.gaps)} hole(s); {hit} "
+                f"{lost} samples ({show_duration(lost / rate_hz)}) were lost in {len(holes)} hole(s); {hit} "
                 "window(s) are touched and were left out. The others are not affected. Use a direct USB port, and "
                 "close what loads the host.",
                 lost=lost,
-                holes=len(stream.gaps),
+                holes=len(holes),
                 windows=hit,
             )
         )

@@ -75,7 +75,7 @@ def source_of(header: Header) -> Source:
     flows = [
         channel
         for channel in header.channels
-        if channel.quantity in (Quantity.POWER, Quantity.CURRENT, *COUNTERS) and not channel.witness
+        if channel.quantity in (Quantity.POWER, Quantity.CURRENT, *COUNTERS) and not channel.aside
     ]
     for channel in flows:
         if (channel.kind is Kind.CUMULATIVE) != (channel.quantity in COUNTERS):

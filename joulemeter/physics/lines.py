@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,9 @@ def from_channel(
     scanner = AnalogScanner(channel.name, trigger.level or 0.0)
     for block in stream.blocks():
         scanner.feed(block)
-    edges, bounced = debounce(scanner.edges, stream.timebase.rate_hz, debounce_s)
+    late_s = channel.delay_s - source_of(stream.header).main.delay_s
+    at = scanner.edges - late_s * stream.timebase.rate_hz
+    edges, bounced = debounce(at, stream.timebase.rate_hz, debounce_s)
     if scanner.first_level is None or not len(edges):
         raise DataError(
             f"The trigger never came: {channel.name} did not cross {trigger.level:g} {channel.unit}; it moved by "
@@ -87,6 +90,26 @@ def from_channel(
         )
     u_samples = float(np.sqrt(np.mean(scanner.u_edges**2)))
     return _found(stream, trigger, edges, scanner.first_level, bounced, expected), u_samples
+
+
+def from_records(stream: Stream) -> Found:
+    """A window for each record of a triggered instrument. Raises UsageError for one that streams."""
+    if not stream.header.triggered:
+        raise UsageError(
+            f"The {stream.header.model} measures without pause, so it has no records.", "Name another trigger."
+        )
+    alone = source_of(stream.header).main.kind is Kind.MEAN
+    spans: list[Span] = []
+    first = following = 0
+    borders = [(block.first_index, block.first_index + len(block)) for block in stream.blocks() if len(block)]
+    for begins, ends in [*borders, (math.inf, 0)]:
+        if begins != following:
+            last = following if alone else following - 1
+            if last > first:
+                spans.append(Span(start_ns=stream.timebase.time_ns(first), stop_ns=stream.timebase.time_ns(last)))
+            first = int(begins) if math.isfinite(begins) else 0
+        following = ends
+    return Found(spans=spans)
 
 
 def _found(
@@ -98,6 +121,15 @@ def _found(
     expected: Expected | None,
 ) -> Found:
     found = _windows_from_edges(stream.timebase, trigger, edges, first_level)
+    if found.missed and not stream.header.triggered:
+        found.caveats.append(
+            doubt(
+                Code.MISSING_EDGES,
+                f"{found.missed} window(s) seem to be missing: the others come at regular intervals with holes of "
+                "whole multiples. What remains is right, the count is not. Check the trigger wire.",
+                missed=found.missed,
+            )
+        )
     if bounced:
         found.extra += bounced
         found.caveats.append(
@@ -134,15 +166,6 @@ def _windows_from_edges(timebase: Timebase, trigger: Trigger, edges: NDArray[Any
         starts = edges[levels] if trigger.form == "rising" else edges[~levels]
         found = Found(spans=_spans(timebase, starts[:-1], starts[1:]))
     found.missed = missing(starts)
-    if found.missed:
-        found.caveats.append(
-            doubt(
-                Code.MISSING_EDGES,
-                f"{found.missed} window(s) seem to be missing: the others come at regular intervals with holes of "
-                "whole multiples. What remains is right, the count is not. Check the trigger wire.",
-                missed=found.missed,
-            )
-        )
     return found
 
 

@@ -64,9 +64,13 @@ class Measurand:
         return total
 
     @property
+    def main(self) -> Channel:
+        return source_of(self.header).main
+
+    @property
     def stated(self) -> Voltage | None:
         """The voltage that turned charge into energy, where no channel measured it."""
-        measured = any(self.header.channel(quantity) for quantity in _COMPLETE)
+        measured = any(self.header.channel(quantity) for quantity in _COMPLETE)  # or made of the stated one
         return None if measured else self.header.voltage
 
     def deciding(self) -> list[tuple[Channel, Share]]:

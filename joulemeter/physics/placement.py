@@ -41,7 +41,7 @@ def motion(used: Sequence[WindowEnergy], header: Header) -> Edges:
     """
     if len(used) < MIN_TO_SEE_MOTION:
         return Edges.COMMON
-    tick_ns = 1e9 * max([1 / header.rate_hz, *(one.refresh_s or 0.0 for one in header.channels if not one.witness)])
+    tick_ns = 1e9 * max([1 / header.rate_hz, *(one.refresh_s or 0.0 for one in header.channels if not one.aside)])
     starts = [float(one.window.start_ns) for one in used]
     phasor = sum(cmath.exp(2j * math.pi * (start / tick_ns % 1.0)) for start in starts) / len(starts)
     pauses = [later - earlier for earlier, later in pairwise(starts)]
@@ -91,7 +91,7 @@ def _instant(header: Header) -> bool:
 
 def _step_share(one: WindowEnergy, header: Header, outside_w: float) -> float:
     """The step at the edges as a share of what the half-width holds: of polled readings the step, else the power."""
-    counts = any(one.kind is Kind.CUMULATIVE and not one.witness for one in header.channels)
+    counts = any(one.kind is Kind.CUMULATIVE and not one.aside for one in header.channels)
     if one.resolution_j and not counts:
         return 1.0
     return abs(one.edge_power_w - outside_w) / one.edge_power_w

@@ -85,6 +85,8 @@ def budget(
     terms = _scatter(spread)
     for channel, share in measurand.deciding():
         terms += _accuracy(channel, share, conditions)
+        total_j = math.fsum(share.scaling.values())
+        terms += [_type_b(share.name + one.name, one.limit, "1", total_j, one.source) for one in channel.factors]
     if measurand.stated is not None:
         volts = measurand.stated
         text = f"{volts.basis} voltage, {volts.volts:g} V"
@@ -106,6 +108,11 @@ def budget(
     if measurand.altered_j:
         limit = Limit(value=measurand.altered_j)
         terms.append(_type_b("range switch", limit, "J", 1.0, "energy hidden by the filter after range switches"))
+    skew = measurand.main.u_delay
+    if skew is not None:
+        beside_w = 0.0 if outside_w is None else (outside_w - measurand.net_of_w) * measurand.per_window
+        text = "delay between trigger and current: what is gained at one edge less what is lost at the other"
+        terms.append(_type_b("skew", skew, "s", abs(measurand.step_w - beside_w), text))
     if conditions.lag_s:
         text = "energy that the board's capacitors move across the edges"
         terms.append(_type_b("decoupling", Limit(value=conditions.lag_s), "s", measurand.step_w, text))
@@ -119,8 +126,8 @@ def systematic(terms: Sequence[Term]) -> float:
 
 def relative_gain(terms: Sequence[Term], energy_j: float) -> float:
     """Standard uncertainty of everything that scales with energy, as a ratio."""
-    scaling = ("gain", "voltage gain", "voltage", "sample clock")
-    return math.sqrt(math.fsum(term.contribution_j**2 for term in terms if term.term in scaling)) / abs(energy_j)
+    scaling = [term for term in terms if term.unit == "1" or term.term == "voltage"]
+    return math.sqrt(math.fsum(term.contribution_j**2 for term in scaling)) / abs(energy_j)
 
 
 def mean_power(terms: Sequence[Term], used: Sequence[WindowEnergy]) -> tuple[Term, ...]:
@@ -142,7 +149,7 @@ def at_one_volt(used: Sequence[WindowEnergy], header: Header) -> tuple[list[Wind
     Where no voltage is known the charge of each range is unknown too; it then counts in the widest row of the table.
     """
     flows = (Quantity.CURRENT, Quantity.CHARGE)
-    plain = tuple(channel for channel in header.channels if channel.quantity in flows and not channel.witness)
+    plain = tuple(channel for channel in header.channels if channel.quantity in flows and not channel.aside)
     return [_in_coulombs(one) for one in used], replace(header, channels=plain, voltage=None)
 
 

@@ -23,12 +23,18 @@ from joulemeter.errors import DataError, IncompleteError, JouleMeterError, NotFo
 from joulemeter.instrument import Decoder, Device, Driver, InstrumentModule, Options
 from joulemeter.synthetic import Load, Step, parse_load
 from joulemeter.transport.faults import FaultyDevice, parse_faults
+from joulemeter.transport.scpidevice import BentDevice, MessageDevice
+from joulemeter.transport.scpiserve import serving
 from joulemeter.transport.serve import serve_tcp
 
 # Both levels lie in one range of a meter, so that range switching does not blur the truth.
 LOW_SHARE, HIGH_S, LOW_S = 0.75, 0.02, 0.03
 # A slower meter would see that cycle at random: it is shown a constant current.
-FAST_HZ = 50.0
+FAST_HZ = 500.0
+# How long the line of an instrument that waits for it stays high, and low.
+TOGGLE_S = 1e-3
+# An instrument that answers questions takes this long to be taken for dead, one that streams this long.
+PATIENCE_S, PATIENCE_STREAMING_S = 40.0, 5.0
 # How far the mean of a second may be from the closed form: quantisation and noise, not calibration.
 TRUTH = 0.005
 # The share of slots that a busy host may be too late for.
@@ -58,10 +64,17 @@ class Subject:
         """What the simulator draws: the highest current of its usual load and a part of it in turn."""
         info = self.module.INFO
         high_a = max(step.current_a for step in parse_load(info.load).steps)
+        if self.triggered:
+            # Its records begin where the line rises, so that a cycle is not seen evenly.
+            return Load(steps=tuple(Step(current_a=high_a, duration_s=TOGGLE_S, lines=k) for k in (1, 0)))
         if max(info.rates_hz) < FAST_HZ:
             return Load(steps=(Step(current_a=high_a, duration_s=1.0, lines=1),))
         low = Step(current_a=LOW_SHARE * high_a, duration_s=LOW_S)
         return Load(steps=(Step(current_a=high_a, duration_s=HIGH_S, lines=1), low))
+
+    @property
+    def triggered(self) -> bool:
+        return any(channel.quantity is Quantity.SIGNAL for channel in self.module.INFO.channels)
 
     @contextlib.contextmanager
     def wire(self, faults: str = "", device: Device | None = None) -> Iterator[str]:
@@ -71,7 +84,12 @@ class Subject:
                 raise Skipped("needs the simulator")
             yield self.address
             return
-        made = device or FaultyDevice(self.module.simulate(self.load, Options()), parse_faults(faults))
+        made = device or self.module.simulate(self.load, Options())
+        if self.module.INFO.faces and isinstance(made, MessageDevice):
+            with serving(BentDevice(made, timed=parse_faults(faults)), self.module.INFO.faces[0]) as addresses:
+                yield next(iter(addresses.values()))
+            return
+        made = device or FaultyDevice(made, parse_faults(faults))
         stop, ready, where = threading.Event(), threading.Event(), [""]
 
         def announce(address: str) -> None:
@@ -192,6 +210,8 @@ def samples_are_well_formed(subject: Subject) -> None:
             _require(values.dtype == wanted, f"channel {channel.name!r} is {values.dtype}, not {np.dtype(wanted)}")
     # A host that is late loses slots of a meter that is asked for each reading, and has to say so.
     share = LATE if any(block.times_ns is not None for block in blocks) else 0.0
+    if header.triggered:
+        share = 1.0  # what lies between records was not to be seen
     lost = sum(block.lost_before for block in blocks)
     _require(lost <= share * following, "a clean wire is said to have lost samples")
     # Text between the samples of some wires takes the place of a few.
@@ -242,7 +262,11 @@ def measures_the_truth(subject: Subject) -> None:
     truth = subject.load.mean_a
     if channel.quantity in (Quantity.POWER, Quantity.ENERGY):
         truth *= _volts(subject, header)
-    _require(abs(mean - truth) <= TRUTH * truth, f"{channel.name} is {mean:.6g} on average where {truth:.6g} is drawn")
+    room = TRUTH * truth
+    if header.triggered and channel.accuracy:
+        # Where zero lies on a screen is part of what its maker allows.
+        room += channel.accuracy[0].offset.value
+    _require(abs(mean - truth) <= room, f"{channel.name} is {mean:.6g} on average where {truth:.6g} is drawn")
 
 
 def _volts(subject: Subject, header: Header) -> float:
@@ -270,11 +294,17 @@ def can_be_opened_again(subject: Subject) -> None:
 
 
 def a_stalled_device_does_not_hang(subject: Subject) -> None:
+    patience_s = PATIENCE_S if subject.module.INFO.faces else PATIENCE_STREAMING_S
     with subject.streaming("stall@0.3s") as (driver, header):
-        _gather_until_quiet(driver)
         started = time.monotonic()
-        _require(driver.read(0.2) == b"", "bytes come from a stalled device")
-        _require(time.monotonic() - started < 5, "read does not keep its timeout")
+        try:
+            _gather_until_quiet(driver)
+            started = time.monotonic()
+            _require(driver.read(0.2) == b"", "bytes come from a stalled device")
+        except IncompleteError:
+            # Who is asked and does not answer is told by name.
+            _require(bool(subject.module.INFO.faces), "a device that only streams falls silent and is not waited for")
+        _require(time.monotonic() - started < patience_s, "read does not keep its timeout")
         del header
 
 
@@ -304,7 +334,7 @@ def lost_samples_are_counted(subject: Subject) -> None:
     header, raw = subject.capture()
     clean = subject.module.decoder(header).feed(raw)
     polled = any(block.times_ns is not None for block in clean)
-    if header.loss_modulo is None and not polled:
+    if header.triggered or (header.loss_modulo is None and not polled):
         raise Skipped("how this instrument shows a loss is its own; its own tests have to count them")
     lost = min(7, len(raw) // header.word_bytes // 3)
     at = len(raw) // 2 // header.word_bytes * header.word_bytes

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from joulemeter.instrument import Device
 from joulemeter.transport import UnpluggedError
+from joulemeter.transport.faults import Fault
 
 # What one call of transmit gives at most.
 PIECE_BYTES = 1 << 17
@@ -209,15 +210,16 @@ class ByteFault:
 
 
 class BentDevice:
-    """A device that misbehaves at given bytes of what it sends, counted since it was made."""
+    """A device that misbehaves at given bytes of what it sends, or at given times, both counted since it was made."""
 
-    def __init__(self, device: MessageDevice, faults: Sequence[ByteFault]) -> None:
+    def __init__(self, device: MessageDevice, faults: Sequence[ByteFault] = (), timed: Sequence[Fault] = ()) -> None:
         self._device = device
         self._faults = deque(sorted(faults, key=lambda fault: fault.at))
+        self._timed = deque(timed)
         self._held = b""
         self._sent = self._to_drop = 0
         self._now_s = self._until_s = 0.0
-        self._stalled = self._gone = False
+        self._stalled = self._gone = self._noisy = False
 
     @property
     def ended(self) -> bool:
@@ -243,6 +245,19 @@ class BentDevice:
             raise UnpluggedError
         if now_s < self._until_s:
             return b""
+        while self._timed and self._timed[0].at_s <= now_s:
+            due = self._timed.popleft()
+            match due.kind:
+                # These need no byte to happen at.
+                case "unplug":
+                    self._gone = True
+                    raise UnpluggedError
+                case "stall":
+                    self._stalled = True
+                case "noise":
+                    self._noisy = True
+                case _:
+                    self._faults.appendleft(ByteFault(kind=due.kind, at=self._sent, amount=due.amount))
         data, self._held = self._held or self._device.transmit(now_s), b""
         dropped = min(self._to_drop, len(data))
         self._to_drop -= dropped
@@ -251,6 +266,8 @@ class BentDevice:
             return b""
         if self._faults and self._faults[0].at < self._sent + len(data):
             data = self._bend(data)
+        if self._noisy:
+            data = bytes((byte * 167 + 13 * k) & 0xFF for k, byte in enumerate(data))
         self._sent += len(data)
         return data
 
