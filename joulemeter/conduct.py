@@ -119,6 +119,11 @@ class Stage:
         return TAIL_S + TAIL_READINGS * self.reading_s
 
     @property
+    def triggered(self) -> bool:
+        """Whether a meter waits for the trigger itself, and says when it has waited long enough."""
+        return any(recorder.started["triggered"] for recorder in self.recorders)
+
+    @property
     def rate_hz(self) -> float:
         return float(self.recorders[0].started["rate_hz"])
 
@@ -261,10 +266,12 @@ def _wait(stage: Stage, enough: Enough) -> None:
         complete = completed(trigger, health) if trigger is not None else 0
         stage.progress(_line(health, complete if trigger else None, goal, now - started))
         if goal is not None and complete >= goal:
+            for recorder in stage.recorders:
+                recorder.enough = True
             return
         if complete != seen:
             seen, changed = complete, now
-        elif goal is not None and now - changed > plan.timeout_s:
+        elif goal is not None and not stage.triggered and now - changed > plan.timeout_s:
             return  # the analysis says what the trigger did instead
         if look is not None and look():
             return

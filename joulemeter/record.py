@@ -49,6 +49,8 @@ class Recorder:
     def __init__(self, key: str, address: str, options: Options, folder: Path, trigger: str | None = None) -> None:
         self.health = Health()
         self.started: dict[str, Any] = {}
+        # Set where what an instrument still holds is not wanted any more.
+        self.enough = False
         self.error: JouleMeterError | None = None
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._process = subprocess.Popen(
@@ -132,7 +134,7 @@ class Recorder:
     def stop(self) -> JouleMeterError | None:
         """End the recording and wait until it is whole on disk; what went wrong, if anything. May be called twice."""
         if self._process.stdin is not None and not self._process.stdin.closed:
-            self._send(b"\n")
+            self._send(b"e" if self.enough else b"\n")
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
         while self._process.poll() is None:

@@ -1,9 +1,9 @@
 """The recorder process: drains one instrument to disk and reports health. Started by record.Recorder.
 
 It runs apart from the measured workload because decoding in the same process slows inferences down severalfold.
-Standard input: one line of JSON with the task, then anything or the end of input to stop, so that it also stops when
-its parent has died. Standard output: JSON lines (started, health, ended, error). SIGTERM stops it cleanly; SIGINT is
-the parent's business.
+Standard input: one line of JSON with the task, then ENOUGH, anything else or the end of input to stop, so that it also
+stops when its parent has died. Standard output: JSON lines (started, health, ended, error). SIGTERM stops it cleanly;
+SIGINT is the parent's business.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from joulemeter.trigger import Trigger, parse_trigger
 STALL_S, STALL_SAMPLES = 2.0, 5
 # Bytes that are no measurement for this long, or for so many samples, will not become any.
 NONSENSE_S, NONSENSE_SAMPLES = 5.0, 10
+# What the parent says where it has all that it wants.
+ENOUGH = "e"
 # How long fetching what an instrument holds may take in the end.
 REMAINING_S = 600.0
 HEALTH_S = 0.2
@@ -61,9 +63,10 @@ class Task:
 class _Reader(threading.Thread):
     """Takes bytes from the driver as they come, so that neither disk nor decoder can make the meter overflow."""
 
-    def __init__(self, driver: Driver, stop: threading.Event, header: Header) -> None:
+    def __init__(self, driver: Driver, stop: threading.Event, enough: threading.Event, header: Header) -> None:
         super().__init__(daemon=True)
         self._driver = driver
+        self._enough = enough
         # How long a trigger may be awaited is the driver's business.
         self._stall_s = math.inf if header.triggered else max(STALL_S, STALL_SAMPLES / header.rate_hz)
         self._stop_asked = stop
@@ -85,7 +88,7 @@ class _Reader(threading.Thread):
                     continue
                 heard = time.monotonic()
                 self._put(raw)
-            if isinstance(self._driver, Holding):
+            if isinstance(self._driver, Holding) and not self._enough.is_set():
                 for raw in self._driver.remaining():
                     self._put(raw)
         except JouleMeterError as error:
@@ -173,8 +176,11 @@ class _Health:
         }
 
 
-def record(task: Task, stop: threading.Event) -> str:
-    """Record until asked to stop; why it ended. Raises JouleMeterError after closing the recording cleanly."""
+def record(task: Task, stop: threading.Event, enough: threading.Event | None = None) -> str:
+    """Record until asked to stop; why it ended. Where there is `enough`, what an instrument still holds is left there.
+
+    Raises JouleMeterError after closing the recording cleanly.
+    """
     module = registry.instrument(task.key)
     with module.open(task.address, task.options) as driver:
         header = driver.start()
@@ -182,7 +188,7 @@ def record(task: Task, stop: threading.Event) -> str:
             writer = store.StreamWriter(task.folder, header)
         except OSError as error:
             raise _disk(task.folder, error) from error
-        reader = _Reader(driver, stop, header)
+        reader = _Reader(driver, stop, enough or threading.Event(), header)
         reason = "stop"
         try:
             _say(
@@ -283,7 +289,7 @@ def _say(content: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    stop = threading.Event()
+    stop, enough = threading.Event(), threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # A file size limit must come as an error that can be told, not as a silent death.
@@ -299,12 +305,13 @@ def main() -> int:
     )
 
     def wait_for_parent() -> None:
-        sys.stdin.read(1)
+        if sys.stdin.read(1) == ENOUGH:
+            enough.set()
         stop.set()
 
     threading.Thread(target=wait_for_parent, daemon=True).start()
     try:
-        reason = record(task, stop)
+        reason = record(task, stop, enough)
     except JouleMeterError as error:
         _say({"type": "error", "exit_code": error.exit_code, "what": error.what, "remedy": error.remedy})
         return error.exit_code

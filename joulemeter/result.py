@@ -165,6 +165,7 @@ class Battery:
 class Result:
     """All of it. `truth` is the closed form of a simulated load, None for everything real.
 
+    `loss_per_inference_j` is what a shunt took, which is no part of the energy; None where no meter tells it.
     `cross_check` is the meter's own counter against its readings, where it has one (physics.witness.CrossCheck).
     """
 
@@ -181,6 +182,7 @@ class Result:
     latency_s: Summary = field(default_factory=Summary)
     power_w: Power = field(default_factory=Power)
     charge_per_inference_c: float | None = None
+    loss_per_inference_j: Summary | None = None
     efficiency: Efficiency = field(default_factory=Efficiency)
     sync: Sync = field(default_factory=Sync)
     phases: Mapping[str, Phase] = field(default_factory=dict)

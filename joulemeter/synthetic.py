@@ -7,8 +7,10 @@ charge of each pulse without integrating anything.
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -77,6 +79,10 @@ class Load:
         charges = durations * np.array([step.current_a for step in self.steps])
         return np.concatenate([[0.0], np.cumsum(durations)]), np.concatenate([[0.0], np.cumsum(charges)])
 
+    @cached_property
+    def _states(self) -> NDArray[np.uint8]:
+        return np.array([step.lines for step in self.steps], dtype=np.uint8)
+
     def _phase(self, t_s: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         cycles, phase = np.divmod(np.maximum(t_s - self.lead_s, 0.0), self.period_s)
         return cycles, phase
@@ -104,17 +110,24 @@ class Load:
         times, _ = self._edges
         _, phase = self._phase(middles)
         which = np.clip(np.searchsorted(times, phase, side="right") - 1, 0, len(self.steps) - 1)
-        states = np.array([step.lines for step in self.steps], dtype=np.uint8)[which]
+        states = self._states[which]
         states[middles < self.lead_s] = 0
         return states
 
+    def pulses(self, line: int) -> int:
+        """How often that line rises in a cycle; 1 where it never falls."""
+        high = [bool(step.lines >> line & 1) for step in self.steps]
+        rises = sum(now and not before for before, now in zip([high[-1], *high], high, strict=False))
+        return rises or int(any(high))
+
     def pulse_charge_c(self, line: int) -> float | None:
-        """Charge of one pulse of that line: all steps of a cycle in which it is high, None if there are none."""
+        """Mean charge of a pulse of that line, None if there are none."""
         held = [step for step in self.steps if step.lines >> line & 1]
-        return sum(step.duration_s * step.current_a for step in held) if held else None
+        return sum(step.duration_s * step.current_a for step in held) / self.pulses(line) if held else None
 
     def pulse_duration_s(self, line: int) -> float:
-        return sum(step.duration_s for step in self.steps if step.lines >> line & 1)
+        """Mean duration of a pulse of that line; 0 where there are none."""
+        return sum(step.duration_s for step in self.steps if step.lines >> line & 1) / max(self.pulses(line), 1)
 
     @property
     def mean_a(self) -> float:
@@ -122,11 +135,36 @@ class Load:
         return self.cycle_charge_c / self.period_s
 
 
+def _read_steps(path: Path) -> tuple[Step, ...]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            steps = tuple(
+                Step(
+                    duration_s=float(row["duration_s"]),
+                    current_a=float(row["current_a"]),
+                    lines=int(row.get("lines") or 0),
+                )
+                for row in csv.DictReader(file)
+            )
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Name a file with a load.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path} is not a load: {error}.", "Its columns are duration_s, current_a and lines, a row to each step."
+        ) from error
+    if not steps or not all(0 < step.duration_s < np.inf and 0 <= step.lines < 256 for step in steps):
+        raise UsageError(f"{path} is not a load.", "It needs steps longer than 0 s, with lines from 0 to 255.")
+    return steps
+
+
 def parse_load(text: str) -> Load:
     """A load written as `CURRENT/DURATION[/dN...]` steps with commas between: `8mA/20ms/d0,1.2uA/980ms`.
 
-    Raises UsageError.
+    Or the name of a file `*.csv` with the columns duration_s, current_a and lines (a number, bit k = line k), a row for
+    each step. Raises UsageError.
     """
+    if text.endswith(".csv"):
+        return Load(steps=_read_steps(Path(text)), name=Path(text).name)
     steps = []
     for part in text.split(","):
         fields = part.strip().split("/")

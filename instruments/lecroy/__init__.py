@@ -53,8 +53,9 @@ INFO = Info(
     transport="visa",
     channels=CHANNELS,
     rates_hz=(1e6,),
-    verified=Verified.SIMULATOR,
-    verified_note="Own simulator on VICP, VXI-11, HiSLIP and raw TCP.",
+    verified=Verified.TRANSCRIPT,
+    verified_note="Reads recordings of a WaveRunner and a WavePro; lecroyparser and RigolWFM read its simulator's blocks. "
+    "Nobody has tried the driver on an oscilloscope.",
     faces=("vicp", "vxi11", "hislip", "socket"),
     load="12mA/1.129ms/d0,2mA/3.871ms",
     settings=SETTINGS,

@@ -130,9 +130,10 @@ class Lecroy:
     def _stamp(self) -> bytes:
         """When the waveform that it holds was triggered; b"" where it holds none."""
         try:
-            return wire.descriptor(self.scpi.ask_block(f"C{self._inputs[0]}:WF? DESC").tobytes()).stamp
+            told = wire.descriptor(self.scpi.ask_block(f"C{self._inputs[0]}:WF? DESC").tobytes())
         except DataError:
             return b""
+        return told.stamp if told.points else b""
 
     def done(self) -> bool:
         self._states |= int(self._number_once("INR?"))
@@ -145,7 +146,7 @@ class Lecroy:
         self.scpi.ask("STOP", "TRMD?")
 
     def fetch(self) -> Iterator[Record]:
-        if self._stamp() == self._stale:
+        if self._stamp() in (b"", self._stale):
             return
         waves = [wire.parse(self.scpi.ask_block(f"C{number}:WF? ALL").tobytes()) for number in self._inputs]
         count = min(len(wave.data) for wave in waves)

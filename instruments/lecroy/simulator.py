@@ -58,7 +58,7 @@ class LecroySimulator(ScopeSimulator):
         super().advance(now_s)
         if was and not self.armed and self.sweep.shots:
             self.states |= _NEW
-            self.mode = "STOP"
+            self._set_mode("STOP" if self.mode == "SINGLE" else self.mode)
 
     def answer(self, command: str) -> bytes | None:
         if match := _VBS.fullmatch(command):
@@ -196,17 +196,20 @@ class LecroySimulator(ScopeSimulator):
     # -- waveforms ----------------------------------------------------------------------------------------------------
 
     def _waveform(self, number: int, what: str) -> bytes:
-        shots = self.sweep.shots if not self.armed else []
+        shots = self.held if not self.armed else []
         shots = [shot for shot in shots if number in shot.codes]
         sequence = self.segments > 0
-        data = b"".join(self._encode(shot.codes[number]) for shot in shots)
+        size = 2 if self.word else 1
+        data_bytes = sum(len(shot.codes[number]) for shot in shots) * size
+        wanted = what in ("ALL", "DAT1")
+        data = b"".join(self._encode(shot.codes[number]) for shot in shots) if wanted else b""
         first_s = shots[0].trigger_s if shots else 0.0
         mark = "<" if self.little else ">"
         times = b"".join(
             struct.pack(mark + "dd", shot.trigger_s - first_s, shot.first_s - shot.trigger_s) for shot in shots
         )
         parts = {
-            "DESC": self._descriptor(number, shots, len(data), len(times) if sequence else 0),
+            "DESC": self._descriptor(number, shots, data_bytes, len(times) if sequence else 0),
             "TIME": times if sequence else b"",
             "DAT1": data,
         }
@@ -253,7 +256,7 @@ class LecroySimulator(ScopeSimulator):
                 at.tm_mon,
                 at.tm_year,
             )
-        put(312, "fhh", count / self.base.rate_hz, 0, 0)
+        put(312, "fhhhh", count / self.base.rate_hz, 0, 0, 0, 1)
         put(324, "hhf", 25, 2, channel.attenuation)
         put(344, "h", number - 1)
         return bytes(block)

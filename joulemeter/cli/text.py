@@ -76,6 +76,10 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         rows.append(("inferences per joule", f"{efficiency.inferences_per_joule:.4g}"))
     if result.charge_per_inference_c is not None:
         rows.append(("charge per inference", show(result.charge_per_inference_c, "C")))
+    if result.loss_per_inference_j is not None:
+        rows.append(
+            ("lost in the shunt", f"{show(result.loss_per_inference_j.median, 'J')} per inference, not included")
+        )
     accuracy, edge = ((result.workload or {}).get(name) for name in ("accuracy", "edge"))
     if edge:
         begin, end = edge["begin"], edge["end"]

@@ -22,6 +22,7 @@ from joulemeter.physics.combine import Part, evaluate_parts
 from joulemeter.physics.doubts import about_count, about_edge, about_stream, about_timing
 from joulemeter.physics.integrate import FEW_SAMPLES, LEAST_READINGS, integrate
 from joulemeter.physics.kinds import covered_until_ns, reading_s, source_of
+from joulemeter.physics.loss import loss
 from joulemeter.physics.stats import inspect, summarise
 from joulemeter.physics.subject import about, host_time_basis, simulated
 from joulemeter.physics.synccode import timebase_from_code
@@ -358,6 +359,7 @@ def _with_energy(
         latency_s=latency,
         power_w=power,
         charge_per_inference_c=summarise(charges).median if charges else None,
+        loss_per_inference_j=loss(stream, [window.window for window in kept], basis),
         efficiency=summary.efficiency(energy, latency),
         sync=alignment.sync,
         phases={
@@ -438,6 +440,7 @@ def _instrument(header: Header) -> dict[str, Any]:
         "serial": header.serial,
         "firmware": header.firmware,
         "rate_hz": header.rate_hz,
+        "triggered": header.triggered,
         "voltage_basis": _voltage_basis(header),
         "voltage_v": None if header.voltage is None else header.voltage.volts,
     }

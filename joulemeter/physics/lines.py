@@ -121,7 +121,9 @@ def _found(
     expected: Expected | None,
 ) -> Found:
     found = _windows_from_edges(stream.timebase, trigger, edges, first_level)
-    if found.missed and not stream.header.triggered:
+    if stream.header.triggered:
+        found.missed = 0  # between two records they are expected to be missing
+    if found.missed:
         found.caveats.append(
             doubt(
                 Code.MISSING_EDGES,

@@ -7,24 +7,17 @@ Nothing here is a result: results are computed from whole recordings. Energy is 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulemeter.capture import Block, Header, Kind, Quantity, Status
+from joulemeter.capture import Block, Header, Quantity, Status
 from joulemeter.physics.counters import cutter_for
-from joulemeter.physics.edges import AnalogScanner
-from joulemeter.physics.kinds import Bool, Cutter, Float, Line, as_float, source_of
-
-# A strip keeps so many bins; a terminal shows several of them in one column.
-BINS = 600
-# Pulses of a line that are remembered.
-LAST_PULSES = 10
-# A signal that swings less than this many times its noise is quiet.
-CLEAR_SWING = 10.0
+from joulemeter.physics.kinds import Cutter, Float, Line, as_float, source_of
+from joulemeter.physics.livelines import LinePulses, Pulses, SignalPulses
+from joulemeter.physics.livestrip import BINS, Strip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,38 +28,6 @@ class Level:
     mean: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """Least, greatest and mean value in each of n equal spans, (n,) float64; NaN where nothing was measured."""
-
-    low: Float
-    high: Float
-    mean: Float
-    step_s: float
-
-    @property
-    def top(self) -> float | None:
-        """The greatest value shown, or None."""
-        return float(np.nanmax(self.high)) if np.isfinite(self.high).any() else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pulses:
-    """A digital line, or the trigger channel of a triggered instrument.
-
-    `count` are whole pulses, `widths_s` and `periods_s` those of the last LAST_PULSES, latest last. `high` is None
-    where the instrument does not show the level; then falling edges are counted. `strip` is of a level of 0 and 1, None
-    where the line has never changed.
-    """
-
-    name: str
-    high: bool | None
-    count: int
-    widths_s: tuple[float, ...]
-    periods_s: tuple[float, ...]
-    strip: Strip | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,74 +65,6 @@ class Figures:
     strip: Strip
 
 
-class Strip:
-    """Least, greatest and mean value in each of the last BINS bins of `step_s` seconds."""
-
-    def __init__(self, step_s: float) -> None:
-        self.step_s = step_s
-        self._newest: int | None = None
-        self._low, self._high = np.full(BINS, np.inf), np.full(BINS, -np.inf)
-        self._total, self._seen = np.zeros(BINS), np.zeros(BINS)
-
-    def add(self, begin: Float, end: Float, a: Float, b: Float) -> None:
-        """Pieces in order of time, (n,) each: begin and end in seconds, the value at both."""
-        oldest_s = end[-1:] - BINS * self.step_s
-        late = end > oldest_s
-        begin, end, a, b = begin[late], end[late], a[late], b[late]
-        if not len(begin):
-            return
-        if float((end - begin).max()) > self.step_s:
-            begin, end, a, b = self._split(np.maximum(begin, oldest_s), end, a, b)
-        where = np.floor((begin + end) / 2 / self.step_s).astype(np.int64)
-        self._advance(int(where[-1]))
-        starts = np.flatnonzero(np.concatenate([[True], where[1:] != where[:-1]]))
-        at = where[starts] % BINS
-        length = end - begin
-        self._low[at] = np.minimum(self._low[at], np.minimum.reduceat(np.minimum(a, b), starts))
-        self._high[at] = np.maximum(self._high[at], np.maximum.reduceat(np.maximum(a, b), starts))
-        self._total[at] += np.add.reduceat((a + b) / 2 * length, starts)
-        self._seen[at] += np.add.reduceat(length, starts)
-
-    def _split(self, begin: Float, end: Float, a: Float, b: Float) -> tuple[Float, Float, Float, Float]:
-        """The same pieces, cut at the borders of bins."""
-        first = np.floor(begin / self.step_s).astype(np.int64)
-        each = np.maximum(np.ceil(end / self.step_s).astype(np.int64) - first, 1)
-        piece = np.repeat(np.arange(len(begin)), each)
-        at = first[piece] + np.arange(len(piece)) - np.repeat(np.cumsum(each) - each, each)
-        start, stop = np.maximum(begin[piece], at * self.step_s), np.minimum(end[piece], (at + 1) * self.step_s)
-        slope = (b - a)[piece] / (end - begin)[piece]
-        from_a, from_b = (a[piece] + slope * (edge - begin[piece]) for edge in (start, stop))
-        real = stop > start
-        return start[real], stop[real], from_a[real], from_b[real]
-
-    def _advance(self, newest: int) -> None:
-        """Clear the bins that come into use."""
-        if self._newest is not None and newest <= self._newest:
-            return
-        fresh = BINS if self._newest is None else min(newest - self._newest, BINS)
-        at = np.arange(newest - fresh + 1, newest + 1) % BINS
-        self._low[at], self._high[at] = np.inf, -np.inf
-        self._total[at] = self._seen[at] = 0.0
-        self._newest = newest
-
-    def columns(self, count: int) -> Columns:
-        """At most `count` columns, the newest last. Their borders stay where they are while time goes on."""
-        width = math.ceil(BINS / max(count, 1))
-        shown = BINS // width
-        newest = self._newest if self._newest is not None else 0
-        bins = (np.arange(newest // width - shown + 1, newest // width + 1) * width)[:, None] + np.arange(width)
-        at = bins % BINS
-        seen = np.where(bins <= newest, self._seen[at], 0.0)
-        empty = seen.sum(axis=1) == 0
-        total = np.where(seen > 0, self._total[at], 0.0).sum(axis=1)
-        return Columns(
-            low=np.where(empty, np.nan, np.where(seen > 0, self._low[at], np.inf).min(axis=1)),
-            high=np.where(empty, np.nan, np.where(seen > 0, self._high[at], -np.inf).max(axis=1)),
-            mean=np.where(empty, np.nan, total / np.where(empty, 1.0, seen.sum(axis=1))),
-            step_s=width * self.step_s,
-        )
-
-
 class _Tally:
     """Area, extremes and time of one quantity, over all and since the last look."""
 
@@ -202,76 +95,150 @@ class _Tally:
         return Level(now=self._now, mean=self.area / self.seen_s, low=self._low, high=self._high)
 
 
-class _LinePulses:
-    """Pulses of one digital line, block by block."""
+class Live:
+    """Figures of one stream. Feed it every block in order, and look as often as you like.
 
-    def __init__(self, name: str, falls_only: bool, step_s: float) -> None:
-        self.name = name
-        self._falls_only = falls_only
-        self._step_s = step_s
-        self._strip: Strip | None = None
-        self._high: bool | None = None
-        self._begun = False
-        self._count = 0
-        self._rose_s: float | None = None
-        self._last_s: float | None = None
-        self._widths: deque[float] = deque(maxlen=LAST_PULSES)
-        self._periods: deque[float] = deque(maxlen=LAST_PULSES)
+    The strip holds the last `span_s` seconds, of a triggered instrument the last record. `samples` counts those that
+    came, `unit` is W where power is known and A where it is not.
+    Raises DataError for a stream that holds neither power nor current.
+    """
 
-    def interrupt(self, unseen: bool) -> None:
-        """A hole: the pulse across it has no known width. `unseen`: nobody was to look, so it is no edge either."""
-        self._rose_s = self._last_s = None
-        if unseen:
-            self._high, self._begun = None, False
+    def __init__(self, header: Header, span_s: float) -> None:
+        self._header = header
+        self._source = source_of(header)
+        self.unit = "W" if self._source.has_power else "A"
+        self._main = self._source.main
+        self._strip = Strip(span_s / BINS)
+        self._power, self._current, self._volts = _Tally(), _Tally(), _Tally()
+        self._started = False
+        self._cutter: Cutter | None = None
+        self.samples = self._lost = self._clipped = 0
+        self._records = Records(count=0)
+        self._record_s = 0.0
+        self._record = (0.0, 0.0)  # energy and charge so far
+        self._origin_s = 0.0  # of the strip
+        self._lines = [
+            (channel.name, bit, LinePulses(line, channel.falls_only, span_s / BINS))
+            for channel in header.channels
+            if channel.quantity is Quantity.DIGITAL
+            for bit, line in enumerate(channel.lines)
+        ]
+        signal = header.channel(Quantity.SIGNAL) if header.triggered else None
+        self._signal = None if signal is None else SignalPulses(signal.name)
 
-    def feed(self, high: Bool, seconds: Callable[[NDArray[np.intp]], Float], origin_s: float) -> None:
-        """`seconds` gives the time of a sample by its place in the block; the strip begins at `origin_s`."""
-        edges = np.flatnonzero(high[1:] != high[:-1]) + 1
-        if self._high is not None and bool(high[0]) != self._high:
-            edges = np.concatenate([[0], edges])
-        self._high = bool(high[-1])
-        if len(edges):
-            self._take(high[edges], seconds(edges))
-            self._strip = self._strip or Strip(self._step_s)
-        if self._strip is not None and not self._falls_only:
-            at = np.concatenate([[0], edges[edges > 0], [len(high) - 1]]).astype(np.intp)
-            times = seconds(at) - origin_s
-            value = as_float(high[at[:-1]])
-            self._strip.add(times[:-1], times[1:], value, value)
+    def feed(self, blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            if len(block):
+                self._take(block)
 
-    def restart(self, step_s: float) -> None:
-        """A strip of a new record."""
-        self._step_s, self._strip = step_s, None if self._strip is None else Strip(step_s)
+    def _take(self, block: Block) -> None:
+        if not self._started:
+            self._cutter = cutter_for(self._source, self._header.rate_hz, block)
+        new_record = self._header.triggered and (not self._started or block.lost_before > 0)
+        self._started = True
+        self.samples += len(block)
+        if block.lost_before:
+            self._lost += 0 if self._header.triggered else block.lost_before
+            for _, _, line in self._lines:
+                line.interrupt(unseen=self._header.triggered)
+        if block.status is not None:
+            self._clipped += int(((block.status & Status.CLIPPED) != 0).sum())
+        if new_record:
+            self._begin_record(block)
+        self._add(block)
+        if self._source.voltage is not None:
+            volts = as_float(block.data[self._source.voltage.name])
+            volts = volts[np.isfinite(volts)]
+            if len(volts):
+                self._volts.add((volts, volts), np.ones(len(volts)))
+        for channel, bit, line in self._lines:
+            high = (block.data[channel] & np.uint8(1 << bit)) != 0
+            line.feed(high, lambda at: self._seconds(block, at), self._origin_s)
 
-    def _take(self, rising: Bool, at_s: Float) -> None:
-        falls = int((~rising).sum())
-        # A fall without a rise before it ends a pulse that had begun too early.
-        if not self._falls_only and not self._begun and not rising[0]:
-            falls -= 1
-        self._begun = self._begun or bool(rising.any())
-        self._count += falls
-        some = slice(-2 * LAST_PULSES - 2, None)
-        for rises, edge_s in zip(rising[some].tolist(), at_s[some].tolist(), strict=True):
-            if rises is self._falls_only:
-                if not rises and self._rose_s is not None:
-                    self._widths.append(edge_s - self._rose_s)
-                continue
-            self.period(edge_s)
-            self._rose_s = None if self._falls_only else edge_s
-        if self._falls_only:
-            return
+    def _seconds(self, block: Block, at: NDArray[np.intp]) -> Float:
+        if block.times_ns is not None:
+            return as_float(block.times_ns[at]) * 1e-9
+        seconds: Float = (block.first_index + at) / self._header.rate_hz
+        return seconds
 
-    def period(self, edge_s: float) -> None:
-        if self._last_s is not None:
-            self._periods.append(edge_s - self._last_s)
-        self._last_s = edge_s
+    def _begin_record(self, block: Block) -> None:
+        step_s = len(block) / self._header.rate_hz / BINS
+        self._strip = Strip(step_s)
+        self._origin_s = block.first_index / self._header.rate_hz
+        self._record_s, self._record = 0.0, (0.0, 0.0)
+        self._records = Records(count=self._records.count + 1)
+        for _, _, line in self._lines:
+            line.restart(step_s)
 
-    def look(self) -> Pulses:
-        return Pulses(
-            name=self.name,
-            high=None if self._falls_only else self._high,
-            count=self._count,
-            widths_s=tuple(self._widths),
-            periods_s=tuple(self._periods),
+    def _add(self, block: Block) -> None:
+        begin, end, power, current = self._pieces(block)
+        energy = charge = 0.0
+        length_s = end - begin
+        if len(begin):
+            if power is not None:
+                energy = self._power.add(power, length_s)
+            if current is not None:
+                charge = self._current.add(current, length_s)
+            shown = power if power is not None else current
+            if shown is not None:
+                self._strip.add(begin - self._origin_s, end - self._origin_s, *shown)
+        if self._header.triggered:
+            self._add_to_record(block, energy, charge)
+
+    def _add_to_record(self, block: Block, energy_j: float, charge_c: float) -> None:
+        self._record_s += len(block) / self._header.rate_hz
+        self._record = (self._record[0] + energy_j, self._record[1] + charge_c)
+        pulse_j = self._records.pulse_j
+        pulse = None if self._signal is None else self._signal.feed(block, self._header.rate_hz)
+        power = self._source.power_w(block)
+        if pulse is not None and power is not None:
+            inside = power[math.ceil(pulse[0]) : math.floor(pulse[1]) + 1]
+            inside = inside[np.isfinite(inside)]
+            pulse_j = float(inside.mean()) * (pulse[1] - pulse[0]) / self._header.rate_hz if len(inside) else None
+        self._records = Records(
+            count=self._records.count,
+            duration_s=self._record_s,
+            energy_j=self._record[0] if self._source.has_power else None,
+            charge_c=self._record[1] if self._source.current is not None else None,
+            pulse_j=pulse_j,
+        )
+
+    def _pieces(self, block: Block) -> tuple[Float, Float, Line | None, Line | None]:
+        """Begin and end of each piece in seconds of the stream, with power and current at both."""
+        if self._cutter is not None:
+            pieces = self._cutter.cut(block)
+            return pieces.begin * self._cutter.tick_s, pieces.end * self._cutter.tick_s, pieces.power, pieces.current
+        power, channel = self._source.power_w(block), self._source.current
+        current = None if channel is None else as_float(block.data[channel.name])
+        good = np.ones(len(block), dtype=np.bool_)
+        for values in (power, current):
+            if values is not None:
+                good &= np.isfinite(values)
+        index = as_float(np.flatnonzero(good) + block.first_index)
+        power, current = (None if values is None else values[good] for values in (power, current))
+        period_s = 1.0 / self._header.rate_hz
+        return (
+            index * period_s,
+            (index + 1) * period_s,
+            None if power is None else (power, power),
+            None if current is None else (current, current),
+        )
+
+    def look(self) -> Figures:
+        """The figures now; what is called "now" in them begins anew."""
+        power, current, volts = self._power.look(), self._current.look(), self._volts.look()
+        lines = [line.look() for _, _, line in self._lines]
+        return Figures(
+            samples=self.samples,
+            lost=self._lost,
+            clipped=self._clipped,
+            covered_s=self._power.seen_s or self._current.seen_s,
+            power=power,
+            current=current,
+            volts=volts.now if volts is not None else self._source.volts,
+            energy_j=self._power.area if power is not None else None,
+            charge_c=self._current.area if current is not None else None,
+            pulses=(*lines, *(() if self._signal is None else (self._signal.look(),))),
+            records=self._records if self._header.triggered else None,
             strip=self._strip,
         )

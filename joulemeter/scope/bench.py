@@ -6,7 +6,7 @@ drawn load and from the settings of the front end alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +22,12 @@ Codes = NDArray[np.int16]
 # The trigger line is looked at so often while it is waited for, and then at the sample rate.
 WATCH_HZ = 1e6
 SUPPLY_V = 3.3
+# So many of these looks are taken at once.
+LOOK = 1 << 16
 # From the end of a record until the next one can be triggered.
 DEAD_S = 2e-6
+# Samples that are made between two looks at what the host says, and in one go.
+AT_ONCE, PIECE = 1 << 18, 1 << 17
 # What such an input adds by itself: within what the makers allow.
 OFFSET_DIVISIONS = 0.03
 NOISE_DIVISIONS = 0.03
@@ -80,11 +84,14 @@ class Bench:
     def trigger_after(self, start_s: float, stop_s: float, rate_hz: float, *, rising: bool) -> float | None:
         """When the trigger line next changes that way in [start, stop)."""
         first, last = round(start_s * WATCH_HZ), round(stop_s * WATCH_HZ)
-        if last - first < 2:
-            return None
-        at = self._edge(first, last - first, WATCH_HZ, rising=rising)
-        if at is None:
-            return None
+        at = None
+        while at is None:
+            count = min(last - first, LOOK)
+            if count < 2:
+                return None
+            at = self._edge(first, count, WATCH_HZ, rising=rising)
+            # The edge may lie between two looks.
+            first += count - 1
         if rate_hz <= WATCH_HZ:
             return at / WATCH_HZ
         fine = int((at - 1.5) / WATCH_HZ * rate_hz)
@@ -98,17 +105,24 @@ class Bench:
 
     def shot(
         self, trigger_s: float, base: Timebase, channels: Mapping[int, Channel], codes_per_div: float, limit: int
-    ) -> Shot:
-        """The record around a trigger, as codes from -limit - 1 to limit with 0 in the middle of the screen."""
+    ) -> Generator[int, None, Shot]:
+        """The record around a trigger, as codes from -limit - 1 to limit with 0 in the middle of the screen.
+
+        It yields how many samples it has made since it last did, for long records take a while.
+        """
         first = round(trigger_s * base.rate_hz) - base.before
-        taken = {}
-        for number, channel in channels.items():
-            if not channel.on:
-                continue
-            volts = self.volts(number, first, base.points, base.rate_hz)
-            noise = self._random.normal(OFFSET_DIVISIONS, NOISE_DIVISIONS, base.points)
-            divisions = (volts - channel.centre_v) / channel.volts_per_div + noise
-            taken[number] = np.clip(np.rint(divisions * codes_per_div), -limit - 1, limit).astype(np.int16)
+        taken: dict[int, Codes] = {
+            number: np.empty(base.points, np.int16) for number, channel in channels.items() if channel.on
+        }
+        for start in range(0, base.points, PIECE):
+            count = min(PIECE, base.points - start)
+            for number, codes in taken.items():
+                channel = channels[number]
+                volts = self.volts(number, first + start, count, base.rate_hz)
+                noise = self._random.normal(OFFSET_DIVISIONS, NOISE_DIVISIONS, count)
+                divisions = (volts - channel.centre_v) / channel.volts_per_div + noise
+                codes[start : start + count] = np.clip(np.rint(divisions * codes_per_div), -limit - 1, limit)
+            yield count
         return Shot(trigger_s=trigger_s, first_s=first / base.rate_hz, codes=taken)
 
 
@@ -139,34 +153,52 @@ class ScopeSimulator(ScpiDevice):
         self.channels = {number: Channel() for number in range(1, self.inputs + 1)}
         self.rising = True
         self.sweep = Sweep()
+        self._held: list[Shot] = []
         self._searched_s = 0.0
+        self._making: Generator[int, None, Shot] | None = None
 
     @property
     def armed(self) -> bool:
         return self.sweep.armed_s is not None
 
+    @property
+    def held(self) -> list[Shot]:
+        """What can be read: the last acquisition that was triggered, also after one that was not."""
+        return self.sweep.shots or self._held
+
     def arm(self, records: int) -> None:
+        self._held = self.held
         self.sweep = Sweep(armed_s=self.now_s + self.late_s, wanted=records)
+        self._making = None
         # What precedes the trigger has to be taken first.
         self._searched_s = self.now_s + self.late_s + self.base.before / self.base.rate_hz
 
     def halt(self) -> None:
         self.sweep.armed_s = None
+        self._making = None
 
     def busy(self) -> bool:
         return self.armed
 
     def advance(self, now_s: float) -> None:
         after_s = (self.base.points - self.base.before) / self.base.rate_hz
-        while self.armed and len(self.sweep.shots) < self.sweep.wanted:
-            at = self.bench.trigger_after(self._searched_s, now_s, self.base.rate_hz, rising=self.rising)
-            if at is None:
-                # The last step is looked at again, for the edge may lie on it.
-                self._searched_s = max(self._searched_s, now_s - 2 / WATCH_HZ)
-                return
-            if at + after_s > now_s:
-                return
-            self.sweep.shots.append(self.bench.shot(at, self.base, self.channels, self.codes_per_div, self.limit))
-            self._searched_s = at + after_s + DEAD_S
-        if self.armed:
-            self.sweep.armed_s = None
+        # A host that asks something is answered in between, however much is due.
+        made = 0
+        while self.armed and made < AT_ONCE:
+            if self._making is None:
+                at = self.bench.trigger_after(self._searched_s, now_s, self.base.rate_hz, rising=self.rising)
+                if at is None:
+                    # The last step is looked at again, for the edge may lie on it.
+                    self._searched_s = max(self._searched_s, now_s - 2 / WATCH_HZ)
+                    return
+                if at + after_s > now_s:
+                    return
+                self._making = self.bench.shot(at, self.base, self.channels, self.codes_per_div, self.limit)
+            try:
+                made += next(self._making)
+            except StopIteration as whole:
+                self._making = None
+                self.sweep.shots.append(whole.value)
+                self._searched_s = whole.value.trigger_s + after_s + DEAD_S
+                if len(self.sweep.shots) >= self.sweep.wanted:
+                    self.sweep.armed_s = None

@@ -64,6 +64,8 @@ class ScopeDecoder:
         return blocks
 
     def _block(self, frame: frames.Frame) -> Block:
+        if frame.number < self._index:
+            raise DataError("A record begins before the one ahead of it has ended.", "Record anew.")
         try:
             parts = unpack_parts(frame.payload)
         except struct.error as error:

@@ -25,14 +25,19 @@ from joulemeter.scpi import Identity, Scpi
 
 # How often an oscilloscope is asked whether it is done.
 POLL_S = 0.01
+# So many samples at least are between two records: some oscilloscopes send a few more than they say.
+APART = 64
 _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One waveform of each input. `after_s` is when it was triggered, since the first one of its acquisition."""
+    """One waveform of each input. `after_s` is when it was triggered, since the first one of its acquisition.
 
-    after_s: float
+    None where the instrument does not tell it: then only the order of the records is known.
+    """
+
+    after_s: float | None
     parts: Sequence[bytes]
 
 
@@ -193,9 +198,8 @@ class ScopeDriver:
             return
         began_s = self._armed_at - self._zero
         for record in self._dialect.fetch():
-            # Records that follow each other closely are still two.
-            number = max(round((began_s + record.after_s) * granted.rate_hz), self._next + 1)
-            self._next = number + granted.points
+            number = max(round((began_s + (record.after_s or 0.0)) * granted.rate_hz), self._next)
+            self._next = number + granted.points + APART
             now_ns = time.monotonic_ns()
             yield frames.pack(
                 frames.Frame(number=number, before_ns=now_ns, after_ns=now_ns, payload=pack_parts(record.parts))
@@ -256,6 +260,15 @@ class ScopeDriver:
                     Code.ZERO_UNKNOWN,
                     "Where zero current lies on the screen was not measured, so the offset that the maker allows is in "
                     "the budget. Give the current before each trigger, --set zero=2mA±2%, or the input's offset.",
+                )
+            )
+        if granted.records > 1 and not granted.timed:
+            found.append(
+                note(
+                    Code.GAP_LENGTH_UNCERTAIN,
+                    "This oscilloscope does not tell when each record of an acquisition was triggered: their order is "
+                    "right, the time between them is not. Widths and energies are not affected. With --set records=1 "
+                    "each has the time at which it was armed.",
                 )
             )
         if granted.records < self._wanted.records:

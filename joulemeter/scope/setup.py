@@ -99,13 +99,17 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """What the oscilloscope does of it: `points` to a record, `before` of them ahead of the trigger."""
+    """What the oscilloscope does of it: `points` to a record, `before` of them ahead of the trigger.
+
+    `timed`: it tells when each record of an acquisition was triggered.
+    """
 
     rate_hz: float
     points: int
     before: int
     records: int
     inputs: tuple[Input, ...]
+    timed: bool = True
 
 
 def setup(settings: Mapping[str, str], front: FrontEnd, family: Family) -> Setup:
