@@ -119,8 +119,8 @@ class SocketSession(Session):
         thrown = 0
         scratch = bytearray(1 << 16)
         deadline = time.monotonic() + DRAIN_S
-        self._socket.settimeout(0)
         try:
+            self._socket.settimeout(0)
             while (count := self._socket.recv_into(scratch)) and time.monotonic() < deadline:
                 thrown += count
         except BlockingIOError:

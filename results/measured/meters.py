@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from joulemeter import registry, units
-from joulemeter.capture import Channel
+from joulemeter.capture import Channel, Quantity
 from joulemeter.instrument import Info
 from joulemeter.synthetic import Load, parse_load
 
@@ -62,6 +62,8 @@ def measure(key: str) -> list[str]:
 
 def trigger_of(info: Info) -> tuple[str, str]:
     """The best trigger that the meter sees, and its usual load."""
+    if any(channel.quantity is Quantity.SIGNAL for channel in info.channels):
+        return "c1@1.65V", info.load
     with_lines: list[Channel] = [channel for channel in info.channels if channel.lines]
     if not with_lines:
         return "shape:above", info.load
