@@ -509,3 +509,14 @@ def test_the_reference_deck_in_small(tmp_path: Path) -> None:
     assert energy["median"] == pytest.approx(exact_j, rel=2e-3)
     codes = {caveat["code"] for caveat in result["caveats"]}
     assert {"skew", "skewed", "simulated"} <= codes
+
+
+# -- what the documents say -------------------------------------------------------------------------------------------
+
+
+def test_the_documented_settings_are_those_that_there_are() -> None:
+    text = (Path(__file__).parents[1] / "docs/oscilloscopes.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- settings -->")[2].partition("<!-- end of settings -->")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    wanted = [f"| `{name}` | `{setting.default}` | {setting.summary} |" for name, setting in SETTINGS.items()]
+    assert rows == wanted
