@@ -45,6 +45,9 @@ ROOM_READINGS = 10
 FEWEST_WINDOWS = 10
 # How long a first sample is awaited; a meter that stays silent the recorder gives up on before.
 FIRST_SAMPLE_S = 60.0
+# A terminal of 80 columns, with one left for the cursor.
+COLUMNS = 79
+BASELINE = "baseline · "
 # The meter's last samples are still on their way when the workload has ended.
 TAIL_S, TAIL_READINGS = 0.3, 2
 
@@ -151,7 +154,8 @@ class Stage:
         begin = time.monotonic_ns()
         while (left := duration_s - (time.monotonic_ns() - begin) * 1e-9) > 0:
             health = self.poll(min(left, 0.1))
-            self.progress(f"baseline · {_line(health, None, None, duration_s - left)}")
+            told = _line(health, duration_s - left, left_s=round(left), columns=COLUMNS - len(BASELINE))
+            self.progress(BASELINE + told)
         stamps = (("begin", begin), ("end", time.monotonic_ns()))
         self.keep([Event(label=label, source="baseline", monotonic_ns=at) for label, at in stamps])
 
@@ -257,14 +261,29 @@ def _wait(stage: Stage, enough: Enough) -> None:
         limit_s = TARGET_LIMIT_S if plan.target is not None else DEFAULT_DURATION_S
     look = _Look(enough) if plan.target is not None else None
     started = changed = time.monotonic()
-    seen = -1
+    seen = before = -1
     while limit_s is None or time.monotonic() - started < limit_s:
         left_s = 0.1 if limit_s is None else max(0.01, started + limit_s - time.monotonic())
         health = stage.poll(min(0.1, left_s))
         stage.keep_text()
         now = time.monotonic()
         complete = completed(trigger, health) if trigger is not None else 0
-        stage.progress(_line(health, complete if trigger else None, goal, now - started))
+        elapsed_s = now - started
+        # What came before, while the meters started and in the baseline, came in another time.
+        before = complete if before < 0 else before
+        rate_hz = (complete - before) / elapsed_s
+        told = _line(
+            health,
+            elapsed_s,
+            complete=complete if trigger else None,
+            goal=goal,
+            per_window=plan.inferences_per_window,
+            rate_hz=rate_hz,
+            left_s=_left_s(
+                None if limit_s is None else limit_s - elapsed_s, None if goal is None else goal - complete, rate_hz
+            ),
+        )
+        stage.progress(told)
         if goal is not None and complete >= goal:
             for recorder in stage.recorders:
                 recorder.enough = True
@@ -296,19 +315,50 @@ def completed(trigger: Trigger, health: Health) -> int:
             return max(0, falls - 1) // 2
 
 
-def _line(health: Health, complete: int | None, goal: int | None, elapsed_s: float) -> str:
-    parts = [show_duration(elapsed_s), f"{health.samples} samples"]
-    if health.power_w is not None:
-        parts.append(show(health.power_w, "W"))
-    if complete is not None:
-        parts.append(f"{complete}/{goal} windows" if goal else f"{complete} windows")
-    if health.median_s is not None:
-        parts.append(f"median {show(health.median_s, 's')}")
-    if health.median_j is not None:
-        parts.append(f"median {show(health.median_j, 'J')}")
-    if health.lost:
-        parts.append(f"{health.lost} LOST")
-    return " · ".join(parts)
+def _line(
+    health: Health,
+    elapsed_s: float,
+    *,
+    complete: int | None = None,
+    goal: int | None = None,
+    per_window: int | None = None,
+    rate_hz: float = 0.0,
+    left_s: int | None = None,
+    columns: int = COLUMNS,
+) -> str:
+    """How it is going, on one line of so many columns: where they do not suffice, the highest ranks are left out.
+
+    `rate_hz` is of windows.
+    """
+    inferences = complete * per_window if complete and per_window else None
+    told = [  # in the order of the line, each with its rank
+        (2, show_duration(elapsed_s)),
+        (0, f"{health.lost} LOST" if health.lost else None),
+        (1, None if health.power_w is None else show(health.power_w, "W")),
+        (5, None if health.mean_w is None else f"mean {show(health.mean_w, 'W')}"),
+        (3, None if complete is None else f"{complete}{f'/{goal}' if goal else ''} windows"),
+        (8, f"{inferences} inferences" if inferences and inferences != complete else None),
+        (9, f"{rate_hz * (per_window or 1):.3g}/s" if rate_hz else None),
+        (7, None if health.median_s is None else f"median {show(health.median_s, 's')}"),
+        (6, None if health.median_j is None else f"median {show(health.median_j, 'J')}"),
+        (4, None if left_s is None else f"{show_duration(left_s) if left_s >= 60 else f'{left_s} s'} left"),
+        (10, f"{health.samples} samples" if health.samples else None),
+    ]
+    kept = [(rank, text) for rank, text in told if text]
+    while len(line := " · ".join(text for _, text in kept)) > columns and kept:
+        kept.remove(max(kept))
+    return line
+
+
+def _left_s(time_s: float | None, windows: int | None, rate_hz: float) -> int | None:
+    """Until the time is over or the windows that are missing have come at this rate; None while nobody can tell.
+
+    In whole seconds: digits that change all the time say nothing.
+    """
+    ends = [] if time_s is None else [time_s]
+    if windows is not None and rate_hz:
+        ends.append(windows / rate_hz)
+    return max(math.ceil(min(ends)), 0) if ends else None
 
 
 # -- workloads --------------------------------------------------------------------------------------------------------
@@ -351,12 +401,24 @@ def _run_workload(stage: Stage, workload: Workload, enough: Enough) -> None:
                 stage.keep(events_of(done_before))
             raise
         stage.keep([*workload.heard(), *events_of(stamps)])
-        if stage.recorders:
-            stage.poll(0)
+        health = stage.poll(0) if stage.recorders else Health()
         done += len(stamps)
         # About a second each: progress and Ctrl-C get through, and the interruptions stay rare.
         batch = max(1, round(len(stamps) * BATCH_S / max(time.monotonic() - began, 1e-3)))
-        stage.progress(f"{show_duration(time.monotonic() - started)} · {done}{f'/{total}' if total else ''} windows")
+        elapsed_s = time.monotonic() - started
+        rate_hz = done / elapsed_s
+        told = _line(
+            health,
+            elapsed_s,
+            complete=done,
+            goal=total,
+            per_window=stamps.inferences_per_window,
+            rate_hz=rate_hz,
+            left_s=_left_s(
+                None if limit_s is None else limit_s - elapsed_s, None if total is None else total - done, rate_hz
+            ),
+        )
+        stage.progress(told)
 
 
 class _Look:

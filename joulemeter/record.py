@@ -24,7 +24,8 @@ STOP_S = 20.0
 class Health:
     """How the recording is doing.
 
-    `rises` and `falls` count the watched line's edges since it began low or high; `power_w` is the latest mean.
+    `rises` and `falls` count the watched line's edges since it began low or high; `power_w` is the latest mean,
+    `mean_w` that of all samples so far.
     `median_s` and `median_j` are those of the pulses of a triggered instrument so far.
     """
 
@@ -34,6 +35,7 @@ class Health:
     falls: int = 0
     began_high: bool | None = None
     power_w: float | None = None
+    mean_w: float | None = None
     median_s: float | None = None
     median_j: float | None = None
     queued: int = 0

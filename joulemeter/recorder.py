@@ -112,8 +112,9 @@ class _Health:
         self._header = header
         self._source = source_of(header)
         self.samples = self.lost = self.rises = self.falls = 0
-        self._sum = 0.0
-        self._count = 0
+        self._sum = self._whole_sum = 0.0
+        self._count = self._whole_count = 0
+        self._power_w: float | None = None
         self._reached = 0
         self._scanner: LineScanner | None = None
         self._level: bool | None = None
@@ -162,7 +163,9 @@ class _Health:
                 self._level = bool(self._level) ^ bool(edges % 2)
 
     def report(self) -> dict[str, Any]:
-        mean_w = self._sum / self._count if self._count else None
+        # A slow meter still shows what it said last.
+        self._power_w = self._sum / self._count if self._count else self._power_w
+        self._whole_sum, self._whole_count = self._whole_sum + self._sum, self._whole_count + self._count
         self._sum, self._count = 0.0, 0
         return {
             "type": "health",
@@ -171,7 +174,8 @@ class _Health:
             "rises": self.rises,
             "falls": self.falls,
             "began_high": None if self._scanner is None else self._scanner.first_level,
-            "power_w": mean_w,
+            "power_w": self._power_w,
+            "mean_w": self._whole_sum / self._whole_count if self._whole_count else None,
             "median_s": self._pulses.median_s if self._pulses else None,
             "median_j": self._pulses.median_j if self._pulses else None,
         }

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import joulemeter as jm
-from joulemeter import recorder, store
+from joulemeter import conduct, recorder, store
 from joulemeter.capture import Recording
 from joulemeter.caveat import Code
 from joulemeter.errors import BY_EXIT_CODE, JouleMeterError
 from joulemeter.instrument import Device, Options
 from joulemeter.physics.analyze import analyze
-from joulemeter.record import Recorder
+from joulemeter.record import Health, Recorder
 from joulemeter.registry import instrument
 from joulemeter.synthetic import parse_load
 from joulemeter.testing.contract import Subject
@@ -159,3 +159,22 @@ def test_an_error_of_the_recorder_keeps_its_exit_code(kind: type[JouleMeterError
 def test_every_exit_code_crosses_the_process_border() -> None:
     kinds = JouleMeterError.__subclasses__()
     assert {kind.exit_code for kind in kinds} == set(BY_EXIT_CODE)
+
+
+def test_the_progress_line_fits_and_keeps_what_matters() -> None:
+    health = Health(samples=12_345_678_901, lost=1_234_567, power_w=5.4e-3, mean_w=5.439e-3, median_s=0.02)
+    line = conduct._line(health, 3000.3, complete=123_456, goal=1_000_000, per_window=25, rate_hz=41.0, left_s=80_000)
+    assert len(line) <= 79
+    assert "1234567 LOST" in line and "5.400 mW" in line and "123456/1000000 windows" in line
+    usual = Health(samples=200_000, power_w=5.4e-3, mean_w=5.439e-3)
+    line = conduct._line(usual, 2.0, complete=20, goal=100, per_window=2, rate_hz=10.0, left_s=8)
+    assert line == "2.00 s · 5.400 mW · mean 5.439 mW · 20/100 windows · 40 inferences · 8 s left"
+    assert conduct._line(Health(), 2.0) == "2.00 s"
+
+
+def test_the_time_that_is_left() -> None:
+    assert conduct._left_s(None, 80, 10.0) == 8
+    assert conduct._left_s(5.2, 80, 10.0) == 6
+    assert conduct._left_s(5.2, 80, 0.0) == 6
+    assert conduct._left_s(None, 80, 0.0) is None
+    assert conduct._left_s(-0.1, None, 0.0) == 0

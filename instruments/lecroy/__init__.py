@@ -54,7 +54,7 @@ INFO = Info(
     channels=CHANNELS,
     rates_hz=(1e6,),
     verified=Verified.TRANSCRIPT,
-    verified_note="Reads recordings of a WaveRunner and a WavePro; lecroyparser and RigolWFM read its simulator's blocks. "
+    verified_note="Reads recordings of a WaveRunner and a WavePro; lecroyparser and RigolWFM read its simulator. "
     "Nobody has tried the driver on an oscilloscope.",
     faces=("vicp", "vxi11", "hislip", "socket"),
     load="12mA/1.129ms/d0,2mA/3.871ms",
