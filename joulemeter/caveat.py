@@ -27,6 +27,7 @@ class Code(StrEnum):
     ACCURACY_UNVERIFIED = "accuracy-unverified"
     PARTLY_SEEN = "partly-seen"
     OTHER_SCOPE = "other-scope"
+    BURDEN = "burden-voltage"
     SKEW = "skew"
     ZERO_UNKNOWN = "zero-unknown"
     FEWER_RECORDS = "fewer-records"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter import frames, units
-from joulemeter.capture import Block, Epoch, Header
+from joulemeter.capture import Block, Epoch, Header, Status
 from joulemeter.errors import DataError, IncompleteError, UsageError
 from joulemeter.transport import Link
 
@@ -175,7 +175,10 @@ class PolledDecoder:
 
 
 class Runs:
-    """Readings that follow each other become blocks. `index` is the one after the last reading."""
+    """Readings that follow each other become blocks; one with a NaN in it is marked as no measurement.
+
+    `index` is the one after the last reading.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -208,11 +211,13 @@ class Runs:
             return
         columns: NDArray[np.float64] = np.array(self._values, dtype=np.float64).T
         first, lost = self._open
+        nothing = np.isnan(columns).any(axis=0)
         self._done.append(
             Block(
                 first_index=first,
                 data=dict(zip(self._names, columns, strict=True)),
                 lost_before=lost,
+                status=np.where(nothing, np.uint8(Status.INVALID), np.uint8(0)) if nothing.any() else None,
                 consumed=self._ends,
                 times_ns=np.array(self._times, dtype=np.int64),
             )

@@ -27,7 +27,7 @@ for _floor, _wing, _names in (
         2,
         "run",
         "registry plan store calibrations calibrating record recorder conduct session simulation profile "
-        "simulated loading diagnosis testing choosing cells lifetime loadprofile rigs literature",
+        "live simulated loading diagnosis testing choosing cells lifetime loadprofile rigs literature comparison",
     ),
     (3, "faces", "cli report demo export api measurement pytest_plugin __main__"),
 ):

@@ -14,7 +14,7 @@ import numpy as np
 
 from joulemeter import units
 from joulemeter.capture import Basis, Header, Limit, Voltage
-from joulemeter.caveat import Caveat, Code, doubt
+from joulemeter.caveat import Caveat, Code, doubt, note
 from joulemeter.errors import AccessError, DataError, IncompleteError, JouleMeterError, NotFoundError, UsageError
 from joulemeter.instrument import Found, Options
 from joulemeter.scpi import CutShortError, Identity, Scpi, SilentError
@@ -28,6 +28,8 @@ MAKER = "KEITHLEY"
 SIMULATED_SERIAL = "SIM00000001"
 # Nobody has said how well a voltage is known that is only declared.
 DECLARED_SHARE = 0.05
+# A meter that takes more than this of the supply changes what it measures.
+BURDEN_SHARE, USUAL_V = 0.01, 3.3
 ANSWER_S = 2.0
 # So long without an answer is more than a slow network.
 GIVE_UP_S = 10.0
@@ -162,9 +164,13 @@ class Driver:
             raise DataError(f"The meter answers {query} with {value}, not {wanted:g}.", "Start the meter anew.")
         return value
 
+    @property
+    def _burden_v(self) -> float | None:
+        return next((v for a, v in channels.BURDEN_V.items() if abs(a / self._range_a - 1) < 1e-6), None)
+
     def _header(self) -> Header:
         volts = self._declared_v
-        burden_v = next((v for a, v in channels.BURDEN_V.items() if abs(a / self._range_a - 1) < 1e-6), None)
+        burden_v = self._burden_v
         return Header(
             instrument="keithley_dmm",
             model=model_of(self._identity),
@@ -190,7 +196,21 @@ class Driver:
             caveats=self._caveats(),
         )
 
+    def _burden(self) -> tuple[Caveat, ...]:
+        burden_v = self._burden_v
+        if burden_v is None or burden_v < BURDEN_SHARE * (self._declared_v or USUAL_V):
+            return ()
+        text = (
+            f"On its range of {units.show(self._range_a, 'A', 3)} the meter may take up to "
+            f"{units.show(burden_v, 'V', 2)} at full current, which the board then lacks: it may slow down or reset, "
+            "and its energy is that at the lower voltage. Feed the board so much more, or use a larger range."
+        )
+        return (note(Code.BURDEN, text, burden_v=burden_v),)
+
     def _caveats(self) -> tuple[Caveat, ...]:
+        return (*self._burden(), *self._about_mode())
+
+    def _about_mode(self) -> tuple[Caveat, ...]:
         if self._mode == wire.EXTERNAL:
             length_s = self._readings / self._rate_hz
             text = (

@@ -77,9 +77,12 @@ def open(address: str, options: Options) -> Driver:  # noqa: A001  the name that
 
 
 def decoder(header: Header) -> Decoder:
-    from . import decode
+    from joulemeter.polled import PolledDecoder
 
-    return decode.Decoder(header)
+    from . import wire
+
+    values = wire.reader(wire.places(header.parameters["readings"]), header.parameters["not_measured"])
+    return PolledDecoder(header, wire.FORMAT, values)
 
 
 def simulate(load: Draw, options: Options) -> Device:
