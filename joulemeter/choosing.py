@@ -1,6 +1,6 @@
 """`auto`: the best meter that is present, by an order that anybody can foresee.
 
-1. It can be opened, and it sees what the trigger asks for.
+1. It can be opened, and it sees what the trigger asks for. An oscilloscope has to be named, with its shunt.
 2. It measures the device from outside. Sensors of this host come after, and only where this host runs the model: they
    would measure the wrong device otherwise.
 3. It has trigger lines of its own, so that windows lie exactly in its samples.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from joulemeter import registry
+from joulemeter.capture import Quantity
 from joulemeter.errors import NotFoundError, UsageError
 from joulemeter.instrument import Found, Info, InstrumentModule
 from joulemeter.trigger import parse_trigger
@@ -70,6 +71,8 @@ def rank(info: Info) -> tuple[object, ...]:
 def _unfit(info: Info, trigger: str | None, runs_here: bool) -> str | None:
     if info.onboard and not runs_here:
         return "it measures this host, and this host does not run the model."
+    if any(channel.quantity is Quantity.SIGNAL for channel in info.channels):
+        return "only you know what its inputs are connected to."
     if trigger is not None:
         asked = parse_trigger(trigger)
         if asked.digital and not any(asked.source in channel.lines for channel in info.channels):

@@ -331,16 +331,18 @@ def _line(
     `rate_hz` is of windows.
     """
     inferences = complete * per_window if complete and per_window else None
+    pulse = ((health.median_s, "s"), (health.median_j, "J"))
+    medians = ", ".join(show(value, unit) for value, unit in pulse if value is not None)
     told = [  # in the order of the line, each with its rank
         (2, show_duration(elapsed_s)),
         (0, f"{health.lost} LOST" if health.lost else None),
         (1, None if health.power_w is None else show(health.power_w, "W")),
-        (5, None if health.mean_w is None else f"mean {show(health.mean_w, 'W')}"),
+        (5, None if health.mean_w is None or medians else f"mean {show(health.mean_w, 'W')}"),
         (3, None if complete is None else f"{complete}{f'/{goal}' if goal else ''} windows"),
         (8, f"{inferences} inferences" if inferences and inferences != complete else None),
         (9, f"{rate_hz * (per_window or 1):.3g}/s" if rate_hz else None),
-        (7, None if health.median_s is None else f"median {show(health.median_s, 's')}"),
-        (6, None if health.median_j is None else f"median {show(health.median_j, 'J')}"),
+        (4, f"median {medians}" if medians else None),
+        (5, health.doing or None),
         (4, None if left_s is None else f"{show_duration(left_s) if left_s >= 60 else f'{left_s} s'} left"),
         (10, f"{health.samples} samples" if health.samples else None),
     ]

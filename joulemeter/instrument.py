@@ -180,6 +180,16 @@ class Holding(Protocol):
         ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A driver that takes its time over something."""
+
+    @property
+    def doing(self) -> str:
+        """What that is, for people; "" where there is nothing to tell."""
+        ...
+
+
 class Decoder(Protocol):
     """Raw bytes to samples. Chunk borders never change the result."""
 

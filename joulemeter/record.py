@@ -26,6 +26,7 @@ class Health:
 
     `rises` and `falls` count the watched line's edges since it began low or high; `power_w` is the latest mean,
     `mean_w` that of all samples so far.
+    `doing` is what the instrument takes its time over.
     `median_s` and `median_j` are those of the pulses of a triggered instrument so far.
     """
 
@@ -38,6 +39,7 @@ class Health:
     mean_w: float | None = None
     median_s: float | None = None
     median_j: float | None = None
+    doing: str = ""
     queued: int = 0
     waits: int = 0
 

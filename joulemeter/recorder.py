@@ -26,7 +26,7 @@ import numpy as np
 from joulemeter import registry, store
 from joulemeter.capture import Block, Header, Quantity
 from joulemeter.errors import DataError, IncompleteError, JouleMeterError
-from joulemeter.instrument import Driver, Holding, InstrumentModule, Options
+from joulemeter.instrument import Driver, Holding, InstrumentModule, Options, Telling
 from joulemeter.physics.edges import LineScanner
 from joulemeter.physics.kinds import reading_s, source_of
 from joulemeter.physics.livepulses import LivePulses
@@ -93,6 +93,10 @@ class _Reader(threading.Thread):
                     self._put(raw)
         except JouleMeterError as error:
             self.error = error
+
+    @property
+    def doing(self) -> str:
+        return self._driver.doing if isinstance(self._driver, Telling) else ""
 
     def _put(self, raw: bytes) -> None:
         chunk = (raw, *store.now())
@@ -266,7 +270,7 @@ def _write(task: Task, header: Header, module: InstrumentModule, reader: _Reader
             )
         if due:
             reported = time.monotonic()
-            _say({**health.report(), "queued": reader.chunks.qsize(), "waits": reader.waits})
+            _say({**health.report(), "doing": reader.doing, "queued": reader.chunks.qsize(), "waits": reader.waits})
     if pending:
         health.feed(bytes(pending), writer, header.word_bytes)
     health.finish(writer, header.word_bytes)

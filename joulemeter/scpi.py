@@ -168,6 +168,8 @@ class Scpi:
         self.session = session
         self.timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self.retries = retries
+        # Told of the blocks whose caller asks for nothing else.
+        self.progress: Progress | None = None
         # True between a question and the end of its answer: what comes next may be the old answer.
         self._owed = False
 
@@ -210,7 +212,8 @@ class Scpi:
         SilentError, IncompleteError, AccessError.
         """
         limit_s = timeout_s or self.timeout_s
-        payload = self._again(commands, retries, lambda: self._block(commands[-1], limit_s, length, progress))
+        told = progress or self.progress
+        payload = self._again(commands, retries, lambda: self._block(commands[-1], limit_s, length, told))
         kind = np.dtype(dtype)
         if len(payload) % kind.itemsize:
             raise DataError(

@@ -25,6 +25,8 @@ from joulemeter.scpi import Identity, Scpi
 
 # How often an oscilloscope is asked whether it is done.
 POLL_S = 0.01
+# What takes longer than a moment to fetch is told with its size.
+TOLD_BYTES = 1 << 20
 # So many samples at least are between two records: some oscilloscopes send a few more than they say.
 APART = 64
 _LENGTH = struct.Struct("<I")
@@ -112,6 +114,8 @@ class ScopeDriver:
         self._zero = self._armed_at = 0.0
         self._armed = self._closed = False
         self._next = 0
+        self._doing = ""
+        dialect.scpi.progress = self._transferred
 
     def start(self) -> Header:
         self._granted = self._dialect.configure(self._wanted)
@@ -120,6 +124,13 @@ class ScopeDriver:
         self._next = 0
         self._arm()
         return header
+
+    @property
+    def doing(self) -> str:
+        return self._doing
+
+    def _transferred(self, done: int, whole: int) -> None:
+        self._doing = f"fetching {done / whole:.0%} of {whole / 1e6:.1f} MB" if whole > TOLD_BYTES else "fetching"
 
     def read(self, timeout_s: float) -> bytes:
         """Raises IncompleteError when no trigger comes for as long as the setting `wait` says."""
@@ -187,7 +198,9 @@ class ScopeDriver:
 
     def _arm(self) -> None:
         self._armed_at = time.monotonic()
+        self._doing = "arming"
         self._dialect.arm()
+        self._doing = "armed"
         self._armed = True
 
     def _fetched(self) -> Iterator[bytes]:
