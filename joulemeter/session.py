@@ -223,6 +223,8 @@ def _with_trigger_level(plan: Plan) -> Plan:
         return plan
     slope = ":falling" if wanted.form in ("low", "falling") else ""
     level = {"trigger": f"{wanted.source}@{wanted.level:g}V{slope}"}
+    if plan.windows is not None:
+        level["records"] = f"<={plan.windows}"
     return replace(
         plan,
         meters=tuple(

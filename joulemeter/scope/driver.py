@@ -284,7 +284,7 @@ class ScopeDriver:
                     "each has the time at which it was armed.",
                 )
             )
-        if granted.records < self._wanted.records:
+        if self._settings["records"].isdigit() and granted.records < self._wanted.records:
             found.append(
                 note(
                     Code.FEWER_RECORDS,

@@ -19,7 +19,8 @@ SETTINGS: Mapping[str, Setting] = {
     "record": Setting(default="5ms", summary="length of a record; a window has to fit in"),
     "pretrigger": Setting(default="10%", summary="share of the record that precedes the trigger"),
     "records": Setting(
-        default="20", summary="records to a transfer, where the oscilloscope has segments; 1: one by one"
+        default="auto",
+        summary="records to a transfer where it has segments; auto: as many as windows are wanted; 1: one by one",
     ),
     "wait": Setting(default="60s", summary="how long a trigger may be awaited"),
 }
@@ -28,6 +29,8 @@ CHANNELS = (
     Channel(name="current", quantity=Quantity.CURRENT, unit="A", kind=Kind.INSTANT),
     Channel(name="c1", quantity=Quantity.SIGNAL, unit="V", kind=Kind.INSTANT),
 )
+# Records of an acquisition where nobody says how many windows are wanted.
+AUTO, USUAL_RECORDS = "auto", 20
 # Makers test the gain with a signal of six of eight divisions, and state what may be off there as a share of the
 # full screen: of the signal itself that is a third more.
 FULL_OVER_TESTED = 8 / 6
@@ -119,9 +122,7 @@ def setup(settings: Mapping[str, str], front: FrontEnd, family: Family) -> Setup
     share = units.parse(settings["pretrigger"], "1")
     if not 0.01 <= share <= 0.9:
         raise UsageError(f"A pretrigger of {share:.0%} is out of range.", "Choose 1% to 90%.")
-    records = settings["records"]
-    if not records.isdigit() or not 1 <= int(records) <= family.most_records:
-        raise UsageError(f"{records!r} records make no sense here.", f"Choose 1 to {family.most_records}.")
+    records = _records(settings["records"], family)
     if not 20 <= rate_hz * record_s <= 1e9:
         raise UsageError(
             f"{units.show(record_s, 's')} at {units.show(rate_hz, 'Hz')} are {rate_hz * record_s:g} samples.",
@@ -144,8 +145,16 @@ def setup(settings: Mapping[str, str], front: FrontEnd, family: Family) -> Setup
         rate_hz=rate_hz,
         record_s=record_s,
         before_s=share * record_s,
-        records=int(records),
+        records=records,
     )
+
+
+def _records(text: str, family: Family) -> int:
+    """A number, "auto", or "<=N": so many if it can."""
+    wanted = str(USUAL_RECORDS) if text == AUTO else text.removeprefix("<=")
+    if not wanted.isdigit() or int(wanted) < 1 or (wanted == text and int(wanted) > family.most_records):
+        raise UsageError(f"{text!r} records make no sense here.", f"Choose 1 to {family.most_records}.")
+    return min(int(wanted), family.most_records)
 
 
 def _input(number: int, top_v: float, attenuation: float, family: Family, *, current: bool, front: FrontEnd) -> Input:
