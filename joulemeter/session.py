@@ -29,6 +29,8 @@ from joulemeter.workload import parse as parse_workload
 from joulemeter.workload.edge import EdgeLine, measure_cost, parse_edge
 
 Progress = Callable[[str], None]
+# What an oscilloscope takes before it is fetched, where nobody says: more would be lost with the network.
+MOST_RECORDS = 100
 # The address of a board that is not there.
 SIMULATED = "simulated"
 
@@ -224,7 +226,7 @@ def _with_trigger_level(plan: Plan) -> Plan:
     slope = ":falling" if wanted.form in ("low", "falling") else ""
     level = {"trigger": f"{wanted.source}@{wanted.level:g}V{slope}"}
     if plan.windows is not None:
-        level["records"] = f"<={plan.windows}"
+        level["records"] = f"<={min(plan.windows, MOST_RECORDS)}"
     return replace(
         plan,
         meters=tuple(

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from joulemeter import registry, units
 from joulemeter.errors import BY_EXIT_CODE, IncompleteError, UsageError
@@ -84,7 +85,8 @@ def serve(
         module = registry.instrument(key)
         meter = module.simulate(seen, Options(settings=settings))
         if module.INFO.faces:
-            _serve_bench(module.INFO.faces, meter, drawn, faults, tcp, supply_v, announce, stopped, board)
+            beside = devices[0] if devices else None
+            _serve_bench(module.INFO.faces, meter, drawn, faults, tcp, supply_v, announce, stopped, beside)
             return
         devices.append(FaultyDevice(meter, parse_faults(faults or "")))
 
@@ -112,24 +114,82 @@ def _serve_bench(
     supply_v: float | None,
     announce: Callable[[str], None],
     stopped: Callable[[], bool],
-    board: Board | None,
+    board: Device | None,
 ) -> None:
-    """A bench instrument, on all the wires that it has; `tcp` is where the first of them is."""
-    if board is not None:
-        raise UsageError("A simulated bench instrument sees a load and no simulated board.", "Give --load.")
+    """A bench instrument on all the wires that it has, and the board that it sees; `tcp` is where the first wire is."""
     if not isinstance(meter, MessageDevice):
         raise UsageError("This simulator does not answer in messages.", "It needs a ScpiDevice.")
     host, port = _tcp(tcp or "0")
     faces = [Face(kind=kind, host=host, port=0 if place else port) for place, kind in enumerate(kinds)]
 
+    bent = BentDevice(meter, timed=parse_faults(faults or ""))
+    if board is None:
+        path, served, began_s = None, cast(Device, bent), None
+    else:
+        turn, began_s = threading.Lock(), time.monotonic()
+        path, served = _beside(_Turns(board, turn), began_s, stopped), _Taking(bent, turn)
+
     def introduce(addresses: Mapping[str, str]) -> None:
         announce(addresses[kinds[0]])
+        if path is not None:
+            announce(f"{BOARD}{path}")
         for kind in kinds[1:]:
             announce(f"{kind}: {addresses[kind]}")
         for line in describe(load, supply_v):
             announce(line)
 
-    serve_scpi(BentDevice(meter, timed=parse_faults(faults or "")), faces, introduce, stopped)
+    serve_scpi(served, faces, introduce, stopped, started_s=began_s)
+
+
+class _Turns:
+    """A device that shares its load with one that is served by another thread."""
+
+    def __init__(self, device: Device, turn: threading.Lock) -> None:
+        self._device = device
+        self._turn = turn
+
+    def receive(self, data: bytes) -> None:
+        with self._turn:
+            self._device.receive(data)
+
+    def transmit(self, now_s: float) -> bytes:
+        with self._turn:
+            return self._device.transmit(now_s)
+
+
+class _Taking(_Turns):
+    """... and that answers in messages."""
+
+    def __init__(self, device: MessageDevice, turn: threading.Lock) -> None:
+        super().__init__(device, turn)
+        self._messages = device
+
+    @property
+    def ended(self) -> bool:
+        return self._messages.ended
+
+    def clear(self) -> None:
+        with self._turn:
+            self._messages.clear()
+
+    def status_byte(self) -> int:
+        return self._messages.status_byte()
+
+
+def _beside(board: Device, began_s: float, stopped: Callable[[], bool]) -> str:
+    """The board on a pseudo-terminal, in a thread of its own; its path."""
+    ready, paths = threading.Event(), [""]
+
+    def introduce(found: Sequence[str]) -> None:
+        paths[0] = found[0]
+        ready.set()
+
+    serving = threading.Thread(
+        target=serve_ptys, args=([board], introduce, stopped), kwargs={"started_s": began_s}, daemon=True
+    )
+    serving.start()
+    ready.wait(START_S)
+    return paths[0]
 
 
 def _tcp(text: str) -> tuple[str, int]:

@@ -26,6 +26,8 @@ SUPPLY_V = 3.3
 LOOK = 1 << 16
 # From the end of a record until the next one can be triggered.
 DEAD_S = 2e-6
+# A board that is simulated beside it may still be writing down what it did just now.
+LAG_S = 0.01
 # Samples that are made between two looks at what the host says, and in one go.
 AT_ONCE, PIECE = 1 << 18, 1 << 17
 # What such an input adds by itself: within what the makers allow.
@@ -181,6 +183,7 @@ class ScopeSimulator(ScpiDevice):
         return self.armed
 
     def advance(self, now_s: float) -> None:
+        now_s -= LAG_S
         after_s = (self.base.points - self.base.before) / self.base.rate_hz
         # A host that asks something is answered in between, however much is due.
         made = 0

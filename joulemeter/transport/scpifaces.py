@@ -25,7 +25,7 @@ TURN_PIECES = 64
 class Desk:
     """The device, its clock, and what it said that nobody has taken. The connection that spoke last hears it."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, started_s: float | None = None) -> None:
         self.device = device
         self.speaker: Connection | None = None
         self.said = bytearray()
@@ -34,7 +34,7 @@ class Desk:
         self._partial = False
         # A reply that was sent but, by the word of a HiSLIP client, not yet taken.
         self.untaken = False
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started_s is None else started_s
 
     def receive(self, speaker: Connection, data: bytes, *, end: bool | None = None) -> None:
         """A message or a part of it; its end on the wire is a line feed to the device. Raises UnpluggedError.

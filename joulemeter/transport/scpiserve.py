@@ -46,15 +46,21 @@ KINDS: Mapping[str, _Kind] = {
 
 
 def serve_scpi(
-    device: Device, faces: Sequence[Face], announce: Callable[[dict[str, str]], None], stopped: Callable[[], bool]
+    device: Device,
+    faces: Sequence[Face],
+    announce: Callable[[dict[str, str]], None],
+    stopped: Callable[[], bool],
+    *,
+    started_s: float | None = None,
 ) -> None:
     """Serves until stopped, or until the device raises UnpluggedError: what it sent before that still goes out.
 
-    `announce` is given the address at which each kind of face is reached. Raises UsageError.
+    `announce` is given the address at which each kind of face is reached; `started_s` is time.monotonic() when it was
+    plugged in. Raises UsageError.
     """
     with contextlib.ExitStack() as held:
         selector = held.enter_context(selectors.DefaultSelector())
-        desk = Desk(device)
+        desk = Desk(device, started_s)
         addresses: dict[str, str] = {}
         for face in faces:
             listener = held.enter_context(_listen(face))

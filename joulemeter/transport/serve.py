@@ -21,10 +21,10 @@ _TICK_S = 0.004
 class _Clock:
     """Seconds since the devices were plugged in; unpaced, time goes on only as fast as it is asked to."""
 
-    def __init__(self, *, paced: bool) -> None:
+    def __init__(self, *, paced: bool, started_s: float | None = None) -> None:
         self.paced = paced
         self._now_s = 0.0
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started_s is None else started_s
 
     def now_s(self) -> float:
         return time.monotonic() - self._started if self.paced else self._now_s
@@ -93,11 +93,12 @@ def serve_ptys(
     *,
     paced: bool = True,
     tcp: tuple[str, int] | None = None,
+    started_s: float | None = None,
 ) -> None:
     """Serve each on a new pseudo-terminal until stopped or one is unplugged; they share one clock. POSIX only.
 
     `announce` is given their paths. A device that acts on others stands before them. With `tcp`, the last one is served
-    on that HOST:PORT instead, to one client at a time.
+    on that HOST:PORT instead, to one client at a time. `started_s` is time.monotonic() when they were plugged in.
     """
     if os.name != "posix":
         raise UsageError("Pseudo-terminals exist on Linux and macOS only.", "Use --tcp instead.")
@@ -122,7 +123,7 @@ def serve_ptys(
             listener.setblocking(False)
             paths.append(_name(listener))
         announce(paths)
-        clock = _Clock(paced=paced)
+        clock = _Clock(paced=paced, started_s=started_s)
         client: socket.socket | None = None
         alone = list(pumps)
         with contextlib.suppress(UnpluggedError):
