@@ -222,16 +222,24 @@ class Scpi:
             )
         return payload.view(kind)
 
-    def identify(self) -> Identity:
-        """Who it is. Raises NotFoundError when nobody answers or what answers is no such instrument."""
+    def identify(self, fits: Callable[[Identity], bool] = lambda identity: True) -> Identity:
+        """Who it is, whether or not it `fits`. Raises NotFoundError when nobody answers, or no SCPI instrument.
+
+        What a client before this one asked for and did not read may come first: an answer that does not fit is asked
+        for again after a device clear.
+        """
         try:
             text = self.ask("*IDN?")
+            identity = parse_identity(text)
+            if identity is None or not fits(identity):
+                self.recover()
+                text = self.ask("*IDN?")
+                identity = parse_identity(text)
         except SilentError as error:
             raise NotFoundError(
                 f"What is at {self.address} does not answer *IDN?.",
                 "Check the address and the port, and that remote control is on.",
             ) from error
-        identity = parse_identity(text)
         if identity is None:
             raise NotFoundError(
                 f"What is at {self.address} answers *IDN? with {text[:80]!r}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -24,10 +25,11 @@ from joulemeter.transport.scpiserve import Face, serving
 pytestmark = pytest.mark.outside
 
 RIGOL = registry.instrument("rigol")
-PYTHON = Path(os.environ.get("JOULEMETER_DS1054Z", "/nonexistent"))
+PYTHON = Path(os.environ.get("JOULEMETER_DS1054Z") or sys.executable)
 SIGROK = shutil.which("sigrok-cli")
 needs_ds1054z = pytest.mark.skipif(
-    not PYTHON.is_file(), reason="JOULEMETER_DS1054Z names no Python that has the package ds1054z"
+    str(PYTHON) == sys.executable and importlib.util.find_spec("ds1054z") is None,
+    reason="needs ds1054z, or JOULEMETER_DS1054Z as an interpreter that has it",
 )
 needs_sigrok = pytest.mark.skipif(SIGROK is None, reason="sigrok-cli is not installed")
 

@@ -82,7 +82,7 @@ class Driver:
         self._declared_v = options.declared_v
         try:
             check(options)
-            self._identity = scpi.identify()
+            self._identity = scpi.identify(fits)
             if not fits(self._identity):
                 raise NotFoundError(
                     f"What is at {scpi.address} is a {self._identity.maker} {self._identity.model}.",

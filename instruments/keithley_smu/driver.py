@@ -67,7 +67,7 @@ class Driver:
         self._scpi = scpi
         self._running = self._closed = False
         try:
-            self._identity = scpi.identify()
+            self._identity = scpi.identify(fits)
             self._model = model_of(self._identity)
             if not fits(self._identity):
                 raise NotFoundError(

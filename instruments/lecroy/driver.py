@@ -37,7 +37,7 @@ def open_driver(address: str, options: Options, info: Info, families: dict[str, 
     info.chosen(options)
     scpi = Scpi(open_session(address, bare="vicp:{}"))
     try:
-        identity = scpi.identify()
+        identity = scpi.identify(fits)
         if not fits(identity):
             raise NotFoundError(
                 f"At {address} is a {identity.maker} {identity.model}, not a LeCroy with X-Stream or MAUI firmware.",

@@ -89,7 +89,7 @@ class Driver:
             raise
 
     def _identify(self) -> Identity:
-        identity = self._scpi.identify()
+        identity = self._scpi.identify(lambda one: wire.fits(one.maker, one.model))
         if not wire.fits(identity.maker, identity.model):
             raise NotFoundError(
                 f"What is at {self._scpi.address} is a {identity.maker} {identity.model}.",

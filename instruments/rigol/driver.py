@@ -58,13 +58,13 @@ def open_driver(address: str, options: Options, info: Info) -> ScopeDriver:
 
 def _identity(scpi: Scpi) -> Identity:
     try:
-        return scpi.identify()
+        return scpi.identify(fits)
     except NotFoundError as error:
         if isinstance(error.__cause__, SilentError):
             raise
     # The rest of a waveform whose transfer somebody broke off comes first (libsigrok, pull request 246).
     scpi.recover()
-    return scpi.identify()
+    return scpi.identify(fits)
 
 
 class Rigol:

@@ -37,25 +37,12 @@ def fits(identity: Identity) -> bool:
     return identity.maker.upper().startswith("ROHDE") and _MODEL.match(identity.model) is not None
 
 
-def _identity(scpi: Scpi) -> Identity:
-    """Who it is. What a client before this one asked for and did not read may come first. Raises NotFoundError."""
-    try:
-        identity = scpi.identify()
-        if fits(identity):
-            return identity
-    except NotFoundError as error:
-        if error.__cause__ is not None:
-            raise
-    scpi.recover()
-    return scpi.identify()
-
-
 def open_driver(address: str, options: Options, info: Info, family: Family) -> ScopeDriver:
     """Raises NotFoundError, AccessError, UsageError."""
     info.chosen(options)
     scpi = Scpi(open_session(address, bare="{}:5025"))
     try:
-        identity = _identity(scpi)
+        identity = scpi.identify(fits)
         match = _MODEL.match(identity.model) if fits(identity) else None
         if match is None:
             raise NotFoundError(

@@ -37,25 +37,12 @@ def fits(identity: Identity) -> bool:
     return identity.maker.upper().startswith("TEKTRONIX") and model_of(identity.model) is not None
 
 
-def _identity(scpi: Scpi) -> Identity:
-    """Who it is. What a client before this one asked for and did not read may come first. Raises NotFoundError."""
-    try:
-        identity = scpi.identify()
-        if fits(identity):
-            return identity
-    except NotFoundError as error:
-        if error.__cause__ is not None:
-            raise
-    scpi.recover()
-    return scpi.identify()
-
-
 def open_driver(address: str, options: Options, info: Info) -> ScopeDriver:
     """Raises NotFoundError, AccessError, UsageError."""
     front = FrontEnd.of(info.chosen(options), options)
     scpi = Scpi(open_session(address, bare="{}:4000"))
     try:
-        identity = _identity(scpi)
+        identity = scpi.identify(fits)
         model = model_of(identity.model) if fits(identity) else None
         if model is None:
             raise NotFoundError(

@@ -241,7 +241,9 @@ class FrontEnd:
         elif self.zero_a is not None:
             # The edge itself is no baseline.
             quiet = seen[: max(int(before * BASELINE_SHARE), 1)]
-            seen = seen - (float(np.mean(quiet)) - self.zero_a * self.volts_per_ampere)
+            known = quiet[np.isfinite(quiet)]
+            found_v = float(np.mean(known)) if len(known) else np.nan
+            seen = seen - (found_v - self.zero_a * self.volts_per_ampere)
         current = seen / self.volts_per_ampere
         columns = {"current": current, f"c{self.trigger}": volts[self.trigger]}
         drop = current * self.ohm

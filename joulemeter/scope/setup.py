@@ -20,7 +20,7 @@ SETTINGS: Mapping[str, Setting] = {
     "pretrigger": Setting(default="10%", summary="share of the record that precedes the trigger"),
     "records": Setting(
         default="auto",
-        summary="records to a transfer where it has segments; auto: as many as windows are wanted, up to 100; 1: one by one",
+        summary="records to a transfer where it has segments; auto: as many as windows are wanted, to 100; 1: singly",
     ),
     "wait": Setting(default="60s", summary="how long a trigger may be awaited"),
 }

@@ -179,6 +179,8 @@ class ScpiDevice:
             case "*OPC?":
                 self._holding = True
                 return b"1"
+            case text if text.startswith(("*ESE ", "*SRE ")):
+                return None
             case "*STB?":
                 return b"%d" % self.status_byte()
             case "SYST:ERR?" | "SYSTEM:ERROR?" | "SYST:ERR:NEXT?" | "SYSTEM:ERROR:NEXT?":
