@@ -254,3 +254,13 @@ def test_readings_that_were_asked_for_are_placed_by_their_stamps(counts: bool) -
     # Half of the widest spacing of readings, and a span of the grid.
     assert np.abs((starts - 4.0 + 4.5) % 9.0 - 4.5).max() < 0.2
     assert np.abs((stops - 10.0 + 4.5) % 9.0 - 4.5).max() < 0.2
+
+
+@pytest.mark.parametrize("count", [29524, 36000])
+@pytest.mark.parametrize("first", [0, 400])
+def test_a_beat_of_pulses_with_a_coarse_look_is_no_window(count: int, first: int) -> None:
+    """20 ms in every 100 ms: a look as coarse as the pulses are far apart sees now one of them and now two."""
+    load, rate_hz = synthetic.parse_load("8mA/20ms/d0,250uA/80ms"), 4882.8125
+    found = find(meter(load.mean_current_a(first, count, rate_hz), rate_hz))
+    assert abs(len(found.spans) - 10 * count / rate_hz) <= 1.5
+    assert float(np.median(np.diff(np.array(found.spans), axis=1))) == pytest.approx(20e6, rel=0.05)

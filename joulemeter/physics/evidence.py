@@ -18,6 +18,10 @@ ALIKE = 0.5
 BRIEF = 0.1
 # A fuller reading is taken instead of a better one when it is at least this good beside it.
 PREFERRED = 0.7
+# Windows that hold fewer periods of a finer reading than this may be a beat with it ...
+FEW_PERIODS = 4.0
+# ... if at least this share of that reading's windows lies inside of them, and outside, of at least so many.
+CROSSING, MANY = 0.1, 5
 # What is left of a rival that lost a comparison of its own.
 LOST = 0.8
 
@@ -142,6 +146,28 @@ def within(fine: Reading, coarse: Reading) -> bool:
     where = np.searchsorted(coarse.start - slack, fine.start, side="right") - 1
     inside = (where >= 0) & (fine.stop <= coarse.stop[np.maximum(where, 0)] + slack)
     return bool(inside.mean() > 0.9)
+
+
+def unaliased(found: list[Reading]) -> list[Reading]:
+    """Without those that only beat: a look as coarse as the spacing of pulses sees now one of them and now two."""
+    return [
+        one
+        for one in found
+        if not any(beats(one, other) for other in found if other.evidence.product > PREFERRED * one.evidence.product)
+    ]
+
+
+def beats(coarse: Reading, fine: Reading) -> bool:
+    """Whether windows of `coarse` hold only a few of `fine`, of which as good ones lie outside as well."""
+    if fine.look <= coarse.look or len(fine.start) < 2 * MANY:
+        return False
+    period = float(np.median(np.diff(fine.start)))
+    if float(np.median(coarse.stop - coarse.start)) > FEW_PERIODS * period:
+        return False
+    middles = (fine.start + fine.stop) // 2
+    where = np.searchsorted(coarse.start, middles, side="right") - 1
+    inside = (where >= 0) & (middles < coarse.stop[np.maximum(where, 0)])
+    return bool(CROSSING < float(inside.mean()) < 1 - CROSSING)
 
 
 def chosen_of(found: list[Reading]) -> Reading:

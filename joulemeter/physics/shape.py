@@ -32,6 +32,7 @@ from joulemeter.physics.evidence import (
     contradicts,
     overlap,
     repeatability,
+    unaliased,
 )
 from joulemeter.physics.integrate import LEAST_READINGS
 from joulemeter.physics.kinds import MAX_GAP_PERIODS, reading_s, source_of
@@ -95,7 +96,7 @@ def find(stream: Stream, *, hint: Hint | None = None) -> Shape:
     stream = evened(stream)
     trace = thinned(stream)
     # What is shorter than the meter can measure is an edge that it saw half of, not a window.
-    found = [reading for reading in readings(trace, hint or Hint()) if _usual_s(reading, stream) >= least_s]
+    found = unaliased([one for one in readings(trace, hint or Hint()) if _usual_s(one, stream) >= least_s])
     if not found:
         raise _nothing(stream)
     best = chosen_of(found)
