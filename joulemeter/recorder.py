@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,13 @@ class _Reader(threading.Thread):
                     self._put(raw)
         except JouleMeterError as error:
             self.error = error
+        except Exception as error:
+            # A fault in a driver must not look like the end of a good recording.
+            traceback.print_exc()
+            self.error = DataError(
+                f"The meter's driver failed ({type(error).__name__}: {error}).",
+                "What had arrived is kept. Report this, with what the meter is.",
+            )
 
     @property
     def doing(self) -> str:

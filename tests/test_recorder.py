@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,7 +19,7 @@ from joulemeter import conduct, recorder, store
 from joulemeter.capture import Recording
 from joulemeter.caveat import Code
 from joulemeter.errors import BY_EXIT_CODE, JouleMeterError
-from joulemeter.instrument import Device, Options
+from joulemeter.instrument import Device, Driver, Options
 from joulemeter.physics.analyze import analyze
 from joulemeter.record import Health, Recorder
 from joulemeter.registry import instrument
@@ -178,3 +179,17 @@ def test_the_time_that_is_left() -> None:
     assert conduct._left_s(5.2, 80, 0.0) == 6
     assert conduct._left_s(None, 80, 0.0) is None
     assert conduct._left_s(-0.1, None, 0.0) == 0
+
+
+def test_a_fault_in_a_driver_does_not_look_like_a_good_end(capsys: pytest.CaptureFixture[str]) -> None:
+    class Faulty:
+        def read(self, timeout_s: float) -> bytes:
+            raise ValueError("of no use")
+
+    (header,) = [Subject(module=instrument("ppk2")).capture()[0]]
+    reader = recorder._Reader(cast(Driver, Faulty()), threading.Event(), threading.Event(), header)
+    reader.run()
+    assert reader.error is not None
+    assert reader.error.exit_code == 5
+    assert "ValueError: of no use" in reader.error.what
+    assert "Traceback" in capsys.readouterr().err

@@ -107,7 +107,9 @@ class Lecroy:
 
     def _number(self, query: str) -> float:
         """Some firmware adds the unit whatever the header is set to."""
-        reply = self.scpi.ask(query)
+        return self._told(query, self.scpi.ask(query))
+
+    def _told(self, query: str, reply: str) -> float:
         match = _NUMBER.search(reply)
         if match is None:
             raise DataError(f"The oscilloscope answers {query} with {reply!r}.", "Check its firmware and its state.")
@@ -123,7 +125,7 @@ class Lecroy:
         time.sleep(RACE_S)
 
     def _ready(self, reply: str) -> bool:
-        self._states |= int(float(reply))
+        self._states |= int(self._told("INR?", reply))
         # A trigger that came at once has ended the ready state already.
         return bool(self._states & (TRIGGER_READY | NEW_ACQUISITION))
 
@@ -140,7 +142,7 @@ class Lecroy:
         return bool(self._states & NEW_ACQUISITION)
 
     def _number_once(self, query: str) -> float:
-        return float(self.scpi.ask(query, retries=0))
+        return self._told(query, self.scpi.ask(query, retries=0))
 
     def halt(self) -> None:
         self.scpi.ask("STOP", "TRMD?")

@@ -12,7 +12,7 @@ from joulemeter.errors import DataError, IncompleteError, NotFoundError, UsageEr
 from joulemeter.instrument import Info, Options
 from joulemeter.scope.driver import Record, ScopeDriver
 from joulemeter.scope.setup import Granted, Input, Setup, one_two_five
-from joulemeter.scpi import Identity, Scpi, SilentError
+from joulemeter.scpi import Identity, Scpi, SilentError, number
 from joulemeter.transport.visa import open_session
 
 from . import wire
@@ -234,7 +234,7 @@ class Rigol:
         self.scpi.wait(self._state, self._waiting, READY_S + self._span_s, "ready state of the trigger")
         if self._frames is not None and self._frames.positioned:
             at_frame = f"{self._frames.root}:WREP:FCUR?"
-            self.scpi.wait(at_frame, lambda reply: int(float(reply)) >= 1, READY_S, "ready state of the recording")
+            self.scpi.wait(at_frame, lambda reply: (number(reply) or 0) >= 1, READY_S, "ready state of the recording")
 
     @property
     def _state(self) -> str:

@@ -288,7 +288,7 @@ class Tektronix:
         if self._records > 1:
             ask += [f":DAT:FRAMESTAR {frame}", f":DAT:FRAMESTOP {frame}"]
         told = wire.preamble(head)
-        expected = int(float(told["NR_PT"])) * int(float(told["BYT_NR"]))
+        expected = round((number(told["NR_PT"]) or 0) * (number(told["BYT_NR"]) or 0))
         for again in (True, False):
             codes = self.scpi.ask_block(*ask, ":CURV?")
             if len(codes) == expected or not again:
