@@ -113,23 +113,23 @@ class Rigol:
             )
         # The depth of memory can be set while it runs only, and by some models only in this sweep.
         said = [":RUN", ":TRIG:SWE AUTO", ":ACQ:TYPE NORM", ":TIM:MODE MAIN"]
-        for number in range(1, self._channels + 1):
-            one = used.get(number)
+        for n in range(1, self._channels + 1):
+            one = used.get(n)
             if one is None:
-                said.append(f":CHAN{number}:DISP 0")
+                said.append(f":CHAN{n}:DISP 0")
                 continue
             if one.fifty_ohm and not self._model.fifty_ohm:
                 raise UsageError("This Rigol has no 50 ohm inputs.", "Use --set coupling=dc and a terminator.")
             if self._model.fifty_ohm:
-                said.append(f":CHAN{number}:IMP {'FIFT' if one.fifty_ohm else 'OMEG'}")
+                said.append(f":CHAN{n}:IMP {'FIFT' if one.fifty_ohm else 'OMEG'}")
             said += [
-                f":CHAN{number}:DISP 1",
-                f":CHAN{number}:COUP DC",
-                f":CHAN{number}:INV 0",
-                f":CHAN{number}:BWL {'20M' if one.limited else 'OFF'}",
-                f":CHAN{number}:PROB {one.attenuation:g}",
-                f":CHAN{number}:SCAL {one.volts_per_div:g}",
-                f":CHAN{number}:OFFS {-one.centre_v:g}",
+                f":CHAN{n}:DISP 1",
+                f":CHAN{n}:COUP DC",
+                f":CHAN{n}:INV 0",
+                f":CHAN{n}:BWL {'20M' if one.limited else 'OFF'}",
+                f":CHAN{n}:PROB {one.attenuation:g}",
+                f":CHAN{n}:SCAL {one.volts_per_div:g}",
+                f":CHAN{n}:OFFS {-one.centre_v:g}",
             ]
         return [
             *said,

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
+from joulemeter.cli import inert as harmless
 from joulemeter.cli.common import wrap
 from joulemeter.cli.text import SIMULATED
 from joulemeter.physics.regression import BY_RANKS
@@ -31,13 +32,15 @@ def _headline(check: Check) -> str:
 
 def _subject(check: Check) -> str:
     against = (
-        "" if check.baseline is None else f" against {_plain(check.baseline.name)} ({_day(check.baseline.created)})"
+        ""
+        if check.baseline is None
+        else f" against {harmless.plain(check.baseline.name)} ({_day(check.baseline.created)})"
     )
-    return f"{_plain(check.result.name)} ({_day(check.result.created)}){against}"
+    return f"{harmless.plain(check.result.name)} ({_day(check.result.created)}){against}"
 
 
 def _day(created: str) -> str:
-    return _plain(created)[:16].replace("T", " ")
+    return harmless.plain(created)[:16].replace("T", " ")
 
 
 def _basis(check: Check) -> Iterator[str]:
@@ -49,7 +52,7 @@ def _basis(check: Check) -> Iterator[str]:
         gone = ", ".join(change.cancelled)
         yield (
             "Both results are of one meter in the same ranges: its gain error cancels"
-            + (f" (gone from the ratio: {_plain(gone)})." if gone else ".")
+            + (f" (gone from the ratio: {harmless.plain(gone)})." if gone else ".")
         )
     else:
         yield "The results are of different meters, ranges or calibrations: the accuracy of both is in the interval."
@@ -60,11 +63,6 @@ def _basis(check: Check) -> Iterator[str]:
     )
 
 
-def _plain(text: str) -> str:
-    """One line without control characters."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
 # -- terminal ----------------------------------------------------------------------------------------------------------
 
 
@@ -72,9 +70,9 @@ def render(check: Check) -> str:
     lines = [SIMULATED, ""] if check.simulated else []
     lines += wrap(f"{_headline(check)} · {_subject(check)}", "  ")
     for finding in check.findings:
-        lines += wrap(_plain(finding.text), "    ", f"  {finding.rule}: {_status(finding)}. ")
+        lines += wrap(harmless.plain(finding.text), "    ", f"  {finding.rule}: {_status(finding)}. ")
     for doubt in check.doubts:
-        lines += wrap(_plain(doubt.text), "    ", f"  doubt ({doubt.code}): ")
+        lines += wrap(harmless.plain(doubt.text), "    ", f"  doubt ({doubt.code}): ")
     for text in _basis(check):
         lines += wrap(text, "  ", "  ")
     return "\n".join(line for text in lines for line in _short(text))
@@ -102,22 +100,20 @@ def plain(check: Check) -> dict[str, Any]:
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
 
-_MARKUP = re.compile(r"([\\`*_\[\]#|~$])")
-
 
 def markdown(check: Check) -> str:
     """A summary for a pull request or a job."""
     lines = [f"### {'❌' if not check.passed else '✅'} {TITLE}: {_headline(check)}", ""]
     lines += [f"**{SIMULATED}**", ""] if check.simulated else []
-    lines += [f"Result: {_escaped(_subject(check))}", "", "| rule | limit | outcome | |", "|---|---|---|---|"]
+    lines += [f"Result: {harmless.markdown(_subject(check))}", "", "| rule | limit | outcome | |", "|---|---|---|---|"]
     lines += [
-        f"| {finding.rule} | {_limit(finding)} | {_status(finding)} | {_escaped(finding.text)} |"
+        f"| {finding.rule} | {_limit(finding)} | {_status(finding)} | {harmless.markdown(finding.text)} |"
         for finding in check.findings
     ]
     if check.doubts:
         lines += ["", "Doubts:", ""]
-        lines += [f"- `{doubt.code}` {_escaped(doubt.text)}" for doubt in check.doubts]
-    lines += [line for text in _basis(check) for line in ("", _escaped(text))]
+        lines += [f"- `{doubt.code}` {harmless.markdown(doubt.text)}" for doubt in check.doubts]
+    lines += [line for text in _basis(check) for line in ("", harmless.markdown(text))]
     return "\n".join(lines) + "\n"
 
 
@@ -125,14 +121,6 @@ def _limit(finding: Finding) -> str:
     from joulemeter.units import show
 
     return f"{finding.limit * 100:.3g} %" if finding.unit == "1" else show(finding.limit, finding.unit)
-
-
-def _escaped(text: str) -> str:
-    """Neither markup nor HTML nor a mention."""
-    harmless = _plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # Addresses and mentions would become links; as character references they are read and not linked.
-    linkless = _MARKUP.sub(r"\\\1", harmless).replace("@", "&#64;")
-    return re.sub(r"(?i)(https?|ftp)://", r"\1&#58;//", linkless).replace("www.", "www&#46;")
 
 
 # -- JUnit -------------------------------------------------------------------------------------------------------------
@@ -151,14 +139,18 @@ def junit(check: Check) -> bytes:
     for name, value in _properties(check).items():
         ElementTree.SubElement(properties, "property", {"name": name, "value": _xml(value)})
     for finding in check.findings:
-        about = {"classname": f"joulemeter.{_xml(_plain(check.result.name))}", "name": finding.rule, "time": "0"}
+        about = {
+            "classname": f"joulemeter.{_xml(harmless.plain(check.result.name))}",
+            "name": finding.rule,
+            "time": "0",
+        }
         case = ElementTree.SubElement(suite, "testcase", about)
-        text = _xml(_plain(finding.text))
+        text = _xml(harmless.plain(finding.text))
         if finding.passed:
             ElementTree.SubElement(case, "system-out").text = f"{_status(finding)}: {text}"
         else:
             ElementTree.SubElement(case, "failure", {"message": text, "type": finding.rule}).text = text
-    notes = [f"{doubt.code}: {_plain(doubt.text)}" for doubt in check.doubts] + list(_basis(check))
+    notes = [f"{doubt.code}: {harmless.plain(doubt.text)}" for doubt in check.doubts] + list(_basis(check))
     if notes:
         ElementTree.SubElement(suite, "system-out").text = _xml("\n".join(notes))
     ElementTree.indent(root)
@@ -169,8 +161,8 @@ def junit(check: Check) -> bytes:
 def _properties(check: Check) -> dict[str, str]:
     energy = check.result.energy_per_inference_j.median
     return {
-        "result": _plain(check.result.name),
-        "baseline": "" if check.baseline is None else _plain(check.baseline.name),
+        "result": harmless.plain(check.result.name),
+        "baseline": "" if check.baseline is None else harmless.plain(check.baseline.name),
         "simulated": str(check.simulated).lower(),
         "energy_per_inference_j": "unknown" if energy is None else repr(energy),
     }
@@ -198,7 +190,7 @@ def github(check: Check) -> str:
 
 def _command(kind: str, title: str, text: str) -> str:
     """Escaped as actions/toolkit does (packages/core/src/command.ts)."""
-    message = _plain(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    message = harmless.plain(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     name = title.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
     return f"::{kind} title={name}::{message}"
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from joulemeter.comparison.amounts import ENERGY, LATENCY, QUANTITIES
+from joulemeter.comparison.amounts import ENERGY, LATENCY, QUANTITIES, Amount
 from joulemeter.comparison.entry import Origin
 from joulemeter.comparison.table import Group, Placed
 from joulemeter.comparison.words import energy, rank, shown
-from joulemeter.report.compareplot import KINDS, LINEAR_SPAN, amount, front_of, in_words, isopowers, name
+from joulemeter.report.compareplot import KINDS, LINEAR_SPAN, MOST_BARS, amount, front_of, in_words, isopowers, name
 from joulemeter.report.compareplot import bars as telling
-from joulemeter.report.figures import Figure, _axis, _layout
+from joulemeter.report.figures import Figure, axis, layout_of
 from joulemeter.report.text import plain, typeset
 
 ROW_PX, PLANE_PX = 31, 420
@@ -33,9 +33,9 @@ _LEGEND: Figure = {
 }
 
 
-def bars(group: Group, sort: str) -> Figure | None:
+def bars(group: Group, sort: str, most: int = MOST_BARS) -> Figure | None:
     """A bar for each line, its name above it, so that a narrow screen has room for both; None without any."""
-    lines = telling(group, sort)
+    lines = telling(group, sort, most)
     if len(lines) < 2:
         return None
     quantity = QUANTITIES[sort]
@@ -43,47 +43,55 @@ def bars(group: Group, sort: str) -> Figure | None:
     ends = [end for found in values.values() for end in (found.value, found.low, found.high) if end and end > 0]
     low, high = min(ends), max(ends)
     logarithmic = high / low > LINEAR_SPAN
+    # plotly.js caps an interval that is null, so bars without one are a trace by themselves.
+    parts = [
+        (origin, bounded, at)
+        for origin in Origin
+        for bounded in (True, False)
+        if (at := [place for place, one in enumerate(lines) if _kind(one, values) == (origin, bounded)])
+    ]
+    named: set[Origin] = set()
     traces = []
-    for origin in Origin:
-        at = [place for place, one in enumerate(lines) if one.entry.origin is origin]
-        if not at:
-            continue
+    for origin, bounded, at in parts:
         fill, edge, _ = LOOKS[origin]
         known = [values[id(lines[place])] for place in at]
-        traces.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": KINDS[origin],
-                "x": [found.value for found in known],
-                "y": at,
-                "width": 0.42,
-                "marker": {
-                    "color": fill,
-                    "line": {"color": edge, "width": 1.2},
-                    "pattern": {"shape": {Origin.SIMULATED: "/", Origin.BOUND: "."}.get(origin, ""), "fgcolor": edge},
-                },
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [_reach(found.value, found.high) for found in known],
-                    "arrayminus": [_reach(found.low, found.value) for found in known],
-                    "color": "var(--ink)",
-                    "thickness": 1.3,
-                    "width": 4,
-                },
-                "text": [_hover(lines[place], sort) for place in at],
-                "textposition": "none",
-                "hovertemplate": "%{text}<extra></extra>",
+        trace: Figure = {
+            "type": "bar",
+            "orientation": "h",
+            "name": KINDS[origin],
+            "legendgroup": str(origin),
+            "showlegend": origin not in named,
+            "x": [found.value for found in known],
+            "y": at,
+            "width": 0.42,
+            "marker": {
+                "color": fill,
+                "line": {"color": edge, "width": 1.2},
+                "pattern": {"shape": {Origin.SIMULATED: "/", Origin.BOUND: "."}.get(origin, ""), "fgcolor": edge},
+            },
+            "text": [_hover(lines[place], sort) for place in at],
+            "textposition": "none",
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+        if bounded:
+            trace["error_x"] = {
+                "type": "data",
+                "symmetric": False,
+                "array": [_reach(found.value, found.high) for found in known],
+                "arrayminus": [_reach(found.low, found.value) for found in known],
+                "color": "var(--ink)",
+                "thickness": 1.3,
+                "width": 4,
             }
-        )
+        named.add(origin)
+        traces.append(trace)
     span = [math.log10(low / 2), math.log10(high * 1.5)] if logarithmic else [0, high * 1.08]
-    layout = _layout(group.simulated, ROW_PX * len(lines) + 40) | {
+    layout = layout_of(group.simulated, ROW_PX * len(lines) + 40) | {
         "hovermode": "closest",
         **_LEGEND,
         "barmode": "overlay",
         "bargap": 0.2,
-        "xaxis": _axis(quantity.label) | _scale(low, high, quantity.unit, logarithmic=logarithmic) | {"range": span},
+        "xaxis": axis(quantity.label) | _scale(low, high, quantity.unit, logarithmic=logarithmic) | {"range": span},
         "yaxis": {
             "range": [len(lines) - 0.4, -0.9],
             "showticklabels": False,
@@ -98,6 +106,10 @@ def bars(group: Group, sort: str) -> Figure | None:
     caption = f"A {better} bar is better; whiskers are intervals of 95 %, where they are known."
     caption += f" {cut} of {len(group.placed)} lines are left out here, and stand in the tables." if cut else ""
     return {"data": traces, "layout": layout, "caption": caption}
+
+
+def _kind(one: Placed, values: Mapping[int, Amount]) -> tuple[Origin, bool]:
+    return one.entry.origin, values[id(one)].bounded
 
 
 def _above(one: Placed, place: int) -> Figure:
@@ -145,13 +157,13 @@ def plane(group: Group) -> Figure | None:
             traces.append(_markers(there, origin))
     named = list(dict.fromkeys([*front, *(one for one in points if one.entry.origin.ours)]))[:MOST_LABELS]
     middle = math.sqrt(min(latencies) * max(latencies))
-    layout = _layout(group.simulated, PLANE_PX) | {
+    layout = layout_of(group.simulated, PLANE_PX) | {
         "hovermode": "closest",
         **_LEGEND,
-        "xaxis": _axis("Latency")
+        "xaxis": axis("Latency")
         | _scale(min(latencies), max(latencies), "s", logarithmic=True)
         | {"range": x_range, "nticks": 6},
-        "yaxis": _axis(f"Energy per {group.per}")
+        "yaxis": axis(f"Energy per {group.per}")
         | _scale(min(energies), max(energies), "J", logarithmic=True)
         | {"range": y_range},
         "annotations": [
@@ -182,10 +194,10 @@ def _markers(there: Sequence[Placed], origin: Origin) -> Figure:
         "text": [_hover(one, LATENCY) for one in there],
         "hovertemplate": "%{text}<extra></extra>",
     }
-    for axis, quantity in (("error_x", LATENCY), ("error_y", ENERGY)):
+    for side, quantity in (("error_x", LATENCY), ("error_y", ENERGY)):
         amounts = [one.entry.amount(quantity) for one in there]
         if any(found.bounded for found in amounts):
-            found[axis] = {
+            found[side] = {
                 "type": "data",
                 "symmetric": False,
                 "array": [_reach(found.value, found.high) for found in amounts],

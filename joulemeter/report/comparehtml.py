@@ -5,7 +5,6 @@ It keeps the rules of the report (html.py): everything inside, no network, and o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,48 +27,51 @@ from joulemeter.comparison.entry import Origin
 from joulemeter.comparison.table import Group, Placed, Table
 from joulemeter.comparison.words import RESTS, SECTIONS, energy, interval, per, rank, ratio, shown, standing, verdict
 from joulemeter.report import comparefigures
-from joulemeter.report.html import _hash, _own, _plotly
-from joulemeter.report.text import typeset, visible
+from joulemeter.report.compareplot import MOST_BARS
+from joulemeter.report.page import embedded, environment, our_own, own_file, plotly_script, script_hash
+from joulemeter.report.text import typeset
 
 # Groups that get figures; each of more would cost a slow page.
 MOST_DRAWN = 24
+# Tables are wide.
+LANDSCAPE = "@page { size: landscape; }"
 # Columns after the energy, where any line of a section knows them.
 COLUMNS = (LATENCY, PER_JOULE, TOTAL, ABOVE_IDLE, NET, PER_SECOND, EDP, POWER, MEAN_POWER, LIFE)
 
 
 def render(table: Table, left_out: Sequence[str] = ()) -> str:
     """The page. Texts in `table` may come from anybody; they are shown, never obeyed."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    def said(value: object) -> str:
-        return value if isinstance(value, Markup) else visible(value)
-
     drawn: dict[str, Any] = {}
-    groups = [_group(group, table.sort, number, drawn) for number, group in enumerate(table.groups)]
-    scripts = [*([_own("report.js"), _plotly()] if drawn else []), _own("compare.js")]
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=said, trim_blocks=True, lstrip_blocks=True
+    made = groups(table, drawn)
+    scripts = [*([own_file("report.js"), plotly_script()] if drawn else []), own_file("compare.js")]
+    text: str = (
+        environment()
+        .from_string(own_file("comparison.html") + own_file("compare.html"))
+        .render(
+            groups=made,
+            simulated=table.simulated,
+            sort=QUANTITIES[table.sort].label,
+            left_out=left_out,
+            style=our_own(own_file("report.css") + own_file("compare.css") + LANDSCAPE),
+            scripts=[our_own(script) for script in scripts],
+            policy=" ".join(map(script_hash, scripts)),
+            data=embedded(drawn),
+            drawn=bool(drawn),
+        )
     )
-    return environment.from_string(_own("compare.html")).render(
-        groups=groups,
-        simulated=table.simulated,
-        sort=QUANTITIES[table.sort].label,
-        left_out=left_out,
-        style=Markup(_own("report.css") + _own("compare.css")),  # noqa: S704  our own files
-        scripts=[Markup(script) for script in scripts],  # noqa: S704  our own files and plotly's
-        policy=" ".join(map(_hash, scripts)),
-        # No "<" at all: nothing inside can close the script element or open a comment.
-        data=Markup(json.dumps(drawn, allow_nan=False).replace("<", "\\u003c")),  # noqa: S704
-        drawn=bool(drawn),
-    )
+    return text
 
 
-def _group(group: Group, sort: str, number: int, drawn: dict[str, Any]) -> dict[str, Any]:
+def groups(table: Table, drawn: dict[str, Any], most_bars: int = MOST_BARS) -> list[dict[str, Any]]:
+    """The groups for the templates; their figures, with so many bars, go into `drawn`."""
+    return [_group(group, table.sort, number, drawn, most_bars) for number, group in enumerate(table.groups)]
+
+
+def _group(group: Group, sort: str, number: int, drawn: dict[str, Any], most_bars: int) -> dict[str, Any]:
     figures = []
     if number < MOST_DRAWN and len(group.placed) > 1:
         for name, title, figure in (
-            ("bars", f"{QUANTITIES[sort].label}, the best first", comparefigures.bars(group, sort)),
+            ("bars", f"{QUANTITIES[sort].label}, the best first", comparefigures.bars(group, sort, most_bars)),
             ("plane", "Energy against latency", comparefigures.plane(group)),
         ):
             if figure is not None:

@@ -93,10 +93,10 @@ def amount(entry: Entry, sort: str) -> Amount | None:
     return found if found.comparable else None
 
 
-def bars(group: Group, sort: str) -> list[Placed]:
+def bars(group: Group, sort: str, most: int = MOST_BARS) -> list[Placed]:
     """The lines that get a bar, the best first; of many the results, their neighbours and the best."""
     there = [one for one in group.placed if known(one, sort)]
-    kept = group.telling(there, MOST_BARS)
+    kept = group.telling(there, most)
     return [one for at, one in enumerate(there) if at in kept]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulemeter import units
+from joulemeter.report.detail import Steps
 from joulemeter.report.text import plain, typeset
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,7 @@ MOST_SPANS = 1000  # more of them in one lane cannot be told apart on any screen
 MOST_MARKERS = 2000  # more of them make a browser slow
 MOST_BINS = 40
 FEWEST_BINS = 20  # fewer of them across a close-up show steps, not a waveform
+MOST_NAMED = 15_000  # windows that keep their times and energies for a closer look; more make the file large
 LANE_PX, WAVE_PX, SPREAD_PX, LIFE_PX = 26, 340, 300, 240
 DAY_S, YEAR_S = 86400.0, 365.25 * 86400.0
 QUANTITIES = {"W": "Power", "A": "Current"}
@@ -39,6 +41,8 @@ class Waveform:
     `time_s`, `low_w`, `high_w`, `mean_w` are (n,) float64: the middle of each bin in stream time and its values in
     `unit` ("W", or "A" where power is not known); NaN where samples are missing. A few thousand bins are plenty:
     the file grows by about 0.1 kB with each. `lines` are digital lines by name: the spans during which each was high.
+    `name` is the stream's, where there are others beside it.
+    `details` hold finer steps in the same unit, for a closer look: first of the whole, then of parts of it.
     """
 
     time_s: Floats
@@ -47,6 +51,8 @@ class Waveform:
     mean_w: Floats
     unit: str = "W"
     lines: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    details: Sequence[Steps] = ()
+    name: str | None = None
 
     @property
     def quantity(self) -> str:
@@ -56,6 +62,16 @@ class Waveform:
     def bin_s(self) -> float | None:
         """The usual width of a bin, None for a single one."""
         return float(np.median(np.diff(self.time_s))) if len(self.time_s) > 1 else None
+
+    @property
+    def finest_s(self) -> float | None:
+        """The finest step of the whole, None for a single one."""
+        return self.details[0].step_s if self.details else self.bin_s
+
+    @property
+    def close_s(self) -> float | None:
+        """The finest step there is of any part."""
+        return min((detail.step_s for detail in self.details), default=self.bin_s)
 
     @property
     def seen(self) -> bool:
@@ -113,10 +129,10 @@ def waveform(wave: Waveform, windows: Sequence[Row], simulated: bool) -> Figure:
     for lane, (_, spans) in enumerate(lanes):
         traces.append(_boxes(merged(spans)[0], -lane - 0.32, -lane + 0.32, "var(--lane)", "y3"))
     bottom = LANE_PX * len(lanes) / (WAVE_PX + LANE_PX * len(lanes))
-    layout = _layout(simulated, WAVE_PX + LANE_PX * len(lanes)) | {
-        "xaxis": _axis("Time (s)") | {"anchor": "y3" if lanes else "y2", "range": _extent(wave)},
+    layout = layout_of(simulated, WAVE_PX + LANE_PX * len(lanes)) | {
+        "xaxis": axis("Time (s)") | {"anchor": "y3" if lanes else "y2", "range": _extent(wave)},
         "yaxis": _NO_AXIS | {"range": [0, 1], "domain": [bottom, 1]},
-        "yaxis2": _axis(f"{wave.quantity} ({symbol})")
+        "yaxis2": axis(f"{wave.quantity} ({symbol})")
         | {"overlaying": "y", "tickmode": "auto", "side": "left", "rangemode": "tozero"},
     }
     if lanes:
@@ -128,7 +144,27 @@ def waveform(wave: Waveform, windows: Sequence[Row], simulated: bool) -> Figure:
             "ticktext": [plain(name, 14) + "\N{NO-BREAK SPACE}" * 2 for name, _ in lanes],
             "automargin": True,
         }
-    return {"data": traces, "layout": layout, "close_up": _close_up(wave, windows)}
+    figure = {"data": traces, "layout": layout, "close_up": _close_up(wave, windows)}
+    return figure | ({"detail": _detail(wave, windows, factor)} if wave.details else {})
+
+
+def _detail(wave: Waveform, windows: Sequence[Row], factor: float) -> Figure:
+    """What report.js draws of when somebody zooms in: steps, the finest first, windows and lines one by one."""
+    spans, _ = merged(window_spans(windows), MOST_NAMED)
+    rows = _timed(windows) if len(spans) == len(window_spans(windows)) else []
+    most = MOST_NAMED // max(len(wave.lines), 1)
+    return {
+        "steps": [steps.packed(factor) for steps in sorted(wave.details, key=lambda steps: steps.step_s)],
+        "windows": _edges(spans),
+        "names": [_told(row) for row in rows],
+        "lanes": [_edges(merged(spans, most)[0]) for spans in wave.lines.values()],
+        "most_spans": MOST_SPANS,
+    }
+
+
+def _edges(spans: Sequence[Span]) -> list[float | None]:
+    """Start and stop of each in turn, in s, to the nanosecond."""
+    return [round(edge, 9) for span in spans for edge in span]
 
 
 def per_inference(windows: Sequence[Row], key: str) -> tuple[list[Row], Floats]:
@@ -138,11 +174,18 @@ def per_inference(windows: Sequence[Row], key: str) -> tuple[list[Row], Floats]:
 
 
 def spread(
-    known: Sequence[Row], values: Floats, unit: str, summary: Mapping[str, Any], what: str, simulated: bool
+    known: Sequence[Row],
+    values: Floats,
+    unit: str,
+    summary: Mapping[str, Any],
+    what: str,
+    simulated: bool,
+    drift: float | None = None,
 ) -> Figure:
     """One value per window in order of time, and beside it, on the same axis, how often each value occurs.
 
-    `values` is (n,) in the SI unit `unit`; `summary` is theirs in result.json.
+    `values` is (n,) in the SI unit `unit`; `summary` is theirs in result.json; `drift` is how far they change from the
+    first to the last, drawn as a line through the median.
     """
     symbol, factor = _axis_unit(float(np.abs(values).max()), unit)
     scaled = values / factor
@@ -167,15 +210,26 @@ def spread(
     if summary["median"] is not None:
         at = summary["median"] / factor
         marks.append(_mark(at, at, {"type": "line", "line": {"color": "var(--accent)", "width": 1.2, "dash": "dot"}}))
-    layout = _layout(simulated, SPREAD_PX) | {
-        "xaxis": _axis("Window, in order") | {"domain": [0, 0.68], "nticks": 8},
-        "xaxis2": _axis("Number") | {"domain": [0.76, 1], "nticks": 4, "rangemode": "tozero"},
-        "yaxis": _axis(f"{what} ({symbol})") | {"range": [low, high]},
+    layout = layout_of(simulated, SPREAD_PX) | {
+        "xaxis": axis("Window, in order") | {"domain": [0, 0.68], "nticks": 8},
+        "xaxis2": axis("Number") | {"domain": [0.76, 1], "nticks": 4, "rangemode": "tozero"},
+        "yaxis": axis(f"{what} ({symbol})") | {"range": [low, high]},
         "bargap": 0,
         "hovermode": "closest",
         "shapes": marks,
     }
-    return {"data": [*_in_order(known, scaled, symbol), bars], "layout": layout}
+    return {"data": [*_in_order(known, scaled, symbol), *_trend(known, summary, drift, factor), bars], "layout": layout}
+
+
+def _trend(known: Sequence[Row], summary: Mapping[str, Any], drift: float | None, factor: float) -> list[Figure]:
+    if drift is None or summary["median"] is None:
+        return []
+    ends = np.array([summary["median"] - drift / 2, summary["median"] + drift / 2]) / factor
+    # Many windows are drawn by their place, few by their index.
+    x = [0, len(known)] if len(known) > MOST_MARKERS else [known[0]["index"], known[-1]["index"]]
+    return [
+        _UNTOUCHED | {"x": x, "y": _numbers(ends, 9), "line": {"width": 2, "color": "var(--doubt)", "dash": "dash"}}
+    ]
 
 
 def life(battery: Mapping[str, Any], simulated: bool) -> Figure:
@@ -198,9 +252,9 @@ def life(battery: Mapping[str, Any], simulated: bool) -> Figure:
         )
     ]
     needed = {"type": "line", "line": {"color": "var(--accent)", "width": 1.2, "dash": "dot"}}
-    layout = _layout(simulated, LIFE_PX) | {
-        "xaxis": _axis(f"Age ({'years' if years else 'days'})"),
-        "yaxis": _axis("Rail (V)"),
+    layout = layout_of(simulated, LIFE_PX) | {
+        "xaxis": axis(f"Age ({'years' if years else 'days'})"),
+        "yaxis": axis("Rail (V)"),
         "shapes": [] if battery["cutoff_v"] is None else [_mark(battery["cutoff_v"], battery["cutoff_v"], needed)],
     }
     return {"data": lines, "layout": layout}
@@ -231,6 +285,7 @@ def _in_order(known: Sequence[Row], scaled: Floats, symbol: str) -> list[Figure]
                     "x": [known[at]["index"] for at in chosen],
                     "y": _numbers(scaled[chosen], 9),
                     "text": [plain(f"{_name(known[at])} {words(known[at]['caveats'])}") for at in chosen],
+                    "customdata": [list(_span(known[at])) for at in chosen],
                     "hovertemplate": f"%{{text}}<br>%{{y:.5~g}} {symbol}<extra></extra>",
                 }
             )
@@ -246,27 +301,52 @@ def _name(row: Row) -> str:
     return f"window {row['index']} {row['label'] or ''}".strip()
 
 
+def _timed(windows: Sequence[Row]) -> list[Row]:
+    """The windows whose times are known, in order."""
+    return sorted((row for row in windows if None not in (row["start_s"], row["stop_s"])), key=_span)
+
+
+def _span(row: Row) -> Span:
+    return row["start_s"], row["stop_s"]
+
+
+def _told(row: Row) -> str:
+    """A window and its energy as a line of a hover text."""
+    return f"{plain(_name(row))}: {typeset(units.show(row['energy_j'], 'J'))}<br>"
+
+
 def _names_at(time_s: Floats, windows: Sequence[Row]) -> list[str]:
     """For each bin the window that holds its middle, as a hover line of its own, or nothing."""
-    rows = sorted((row for row in windows if None not in (row["start_s"], row["stop_s"])), key=lambda r: r["start_s"])
+    rows = _timed(windows)
     if not rows:
         return [""] * len(time_s)
     at = np.searchsorted([row["start_s"] for row in rows], time_s, side="right") - 1
     held = [i >= 0 and t < rows[i]["stop_s"] for i, t in zip(at, time_s, strict=True)]
-    return [
-        f"{plain(_name(rows[i]))}: {typeset(units.show(rows[i]['energy_j'], 'J'))}<br>" if inside else ""
-        for i, inside in zip(at, held, strict=True)
-    ]
+    return [_told(rows[i]) if inside else "" for i, inside in zip(at, held, strict=True)]
+
+
+def telling(windows: Sequence[Row]) -> list[Span]:
+    """Where people look first, with some air: the first three windows, the first, those of least and most energy."""
+    rows = _timed(windows)
+    if not rows:
+        return []
+    known = sorted((row for row in rows if row["energy_j"] is not None), key=lambda row: row["energy_j"])
+    looked = [rows[:3], rows[:1], *([one] for one in (*known[:1], *known[1:][-1:]))]
+    return [_airy(shown[0]["start_s"], max(row["stop_s"] for row in shown)) for shown in looked]
+
+
+def _airy(start_s: float, stop_s: float) -> Span:
+    # As much as report.js gives a window that somebody asks for.
+    air_s = (stop_s - start_s) * 0.3
+    return start_s - air_s, stop_s + air_s
 
 
 def _close_up(wave: Waveform, windows: Sequence[Row]) -> list[float] | None:
-    """The extent of the first three windows with a little air, None where the bins are too coarse to show them."""
-    first = sorted(window_spans(windows))[:3]
-    if not first or wave.bin_s is None or first[-1][1] - first[0][0] < FEWEST_BINS * wave.bin_s:
+    """Where the first windows are, None where the bins are too coarse to show them."""
+    found = telling(windows)[:1]
+    if not found or wave.close_s is None or found[0][1] - found[0][0] < FEWEST_BINS * wave.close_s:
         return None
-    start, stop = first[0][0], first[-1][1]
-    air = (stop - start) * 0.08
-    return [start - air, stop + air]
+    return list(found[0])
 
 
 def _extent(wave: Waveform) -> list[float]:
@@ -321,7 +401,7 @@ def _mark(low: float, high: float, look: Figure) -> Figure:
     return {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": low, "y1": high, "layer": "below"} | look
 
 
-def _axis(title: str) -> Figure:
+def axis(title: str) -> Figure:
     return {
         "title": {"text": title, "standoff": 10},
         "gridcolor": "var(--grid)",
@@ -331,7 +411,7 @@ def _axis(title: str) -> Figure:
     }
 
 
-def _layout(simulated: bool, height: int) -> Figure:
+def layout_of(simulated: bool, height: int) -> Figure:
     layout: Figure = {
         "height": height + 80,
         "margin": {"l": 8, "r": 8, "t": 36, "b": 8},

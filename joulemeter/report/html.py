@@ -6,26 +6,31 @@ exactly the scripts put in here, by their hashes, so that a text that slipped th
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from importlib import resources
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from joulemeter import units
-from joulemeter.report import figures
+from joulemeter.report import comparehtml, figures
 from joulemeter.report.figures import Figure, Row, Waveform
-from joulemeter.report.text import typeset, visible
+from joulemeter.report.page import embedded, environment, our_own, own_file, plotly_script, script_hash
+from joulemeter.report.text import typeset
 from joulemeter.result import Result
+
+if TYPE_CHECKING:
+    from joulemeter.comparison import Table
 
 __all__ = ["Waveform", "render"]
 
+MOST_BARS = 14  # of published results, the best and the nearest; a table has them all
 MOST_ROWS = 200  # windows listed one by one; windows.csv has them all
 NO_REASON = "No reason was recorded."
 NO_ENERGY = ("energy-unavailable", "voltage-unknown")  # caveats that say why energy is not known
+# Caveats about how the windows scatter, which are said beside their picture.
+STRIKING = ("drift", "warm-up", "outliers", "bimodal", "skewed", "few-windows", "odd-windows")
 SEVERITIES = {
     "invalid": "Invalid: do not use the numbers these concern",
     "doubt": "Doubt: a number may be further off than its uncertainty says",
@@ -41,26 +46,31 @@ DERIVED = {"measured": "derived"}
 SUFFIXES = {"hz": "Hz", "s": "s", "j": "J", "w": "W", "v": "V", "a": "A", "c": "C", "ohm": "ohm", "bytes": "B"}
 
 
-def render(result: Mapping[str, Any], windows: Sequence[Row], waveform: Waveform | None) -> str:
+def render(
+    result: Mapping[str, Any],
+    windows: Sequence[Row],
+    waveform: Waveform | None,
+    *,
+    table: Table | None = None,
+    left_out: Sequence[str] = (),
+    command: Sequence[str] = (),
+) -> str:
     """The page. `result` is result.json, `windows` the rows of windows.csv, `waveform` an envelope if there is one.
 
-    Texts in all three may come from anybody; they are shown, never obeyed.
+    `table` is the result among published rows, `left_out` what of these is not shown; `command` made the page. Texts in
+    all of them may come from anybody; they are shown, never obeyed.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    def shown(value: object) -> str:
-        if isinstance(value, Markup):
-            return value
-        return "unknown" if value is None else visible(value)
-
     whole = _over(Result(name="", created="", simulated=False).to_dict(), result)
-    drawn, absent = _figures(whole, windows, waveform)
-    scripts = [_own("report.js"), _plotly()] if drawn else []
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=shown, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
+    phases = [row for row in windows if row["label"] in whole["phases"]]
+    inferences = [row for row in windows if row["label"] not in whole["phases"]]
+    drawn, absent = _figures(whole, inferences, _with_phases(waveform, phases))
+    groups = [] if table is None else comparehtml.groups(table, drawn, MOST_BARS)
+    scripts = [
+        *([own_file("report.js"), plotly_script()] if drawn else []),
+        *([own_file("compare.js")] if groups else []),
+    ]
+    made = environment()
+    made.filters |= {
         "show": lambda *quantity: typeset(units.show(*quantity)),
         "uncertain": lambda *quantity: typeset(units.show_uncertain(*quantity)),
         "duration": lambda seconds: typeset(units.show_duration(seconds)),
@@ -68,9 +78,12 @@ def render(result: Mapping[str, Any], windows: Sequence[Row], waveform: Waveform
         "facts": lambda value: list(_facts(value)),
         "day": _day,
         "words": figures.words,
+        "without_command": lambda facts: {name: value for name, value in facts.items() if name != "command"},
+        "number": lambda value: f"{value:,.0f}" if value >= 1e4 else f"{value:.4g}",
+        "shell": lambda words: shlex.join(map(str, words)),
     }
     energy = whole["energy_per_inference_j"]
-    return environment.from_string(_own("template.html")).render(
+    text: str = made.from_string(own_file("comparison.html") + own_file("template.html")).render(
         r=whole,
         energy=energy,
         energy_reason=_energy_reason(whole),
@@ -78,19 +91,43 @@ def render(result: Mapping[str, Any], windows: Sequence[Row], waveform: Waveform
         windows=windows,
         most_rows=MOST_ROWS,
         wave=waveform,
-        joined_s=figures.merged(figures.window_spans(windows))[1],
+        joined_s=figures.merged(figures.window_spans(inferences))[1],
         drawn=drawn,
         absent=absent,
+        striking=[caveat for caveat in whole["caveats"] if caveat["code"] in STRIKING],
         grade=GRADES.get(whole["sync"]["grade"]),
         widest=max((abs(term["contribution_j"]) for term in whole["uncertainty"]), default=0.0) or 1.0,
         caveats=_by_severity(whole["caveats"]),
         no_reason=NO_REASON,
-        style=Markup(_own("report.css")),  # noqa: S704  our own file
-        scripts=[Markup(script) for script in scripts],  # noqa: S704  our own file and plotly's
-        policy=" ".join(map(_hash, scripts)) or "'none'",
-        # No "<" at all: nothing inside can close the script element or open a comment.
-        data=Markup(json.dumps(drawn, allow_nan=False).replace("<", "\\u003c")),  # noqa: S704
+        groups=groups,
+        left_out=left_out,
+        command=_bare(command),
+        measured_by=_bare(whole["provenance"].get("command") or ()),
+        style=our_own(own_file("report.css") + (own_file("compare.css") if groups else "")),
+        scripts=[our_own(script) for script in scripts],
+        policy=" ".join(map(script_hash, scripts)) or "'none'",
+        data=embedded(drawn),
     )
+    return text
+
+
+def _bare(command: object) -> list[str]:
+    """A command as somebody else would type it: without the place where joulemeter happens to lie."""
+    words = [str(word) for word in command] if isinstance(command, list | tuple) else []
+    if not words:
+        return []
+    program = PurePath(words[0]).name
+    return [*(["python", "-m", "joulemeter"] if program == "__main__.py" else [program]), *words[1:]]
+
+
+def _with_phases(wave: Waveform | None, phases: Sequence[Row]) -> Waveform | None:
+    """Phases have lanes of their own, as digital lines do."""
+    if wave is None:
+        return None
+    spans: dict[str, list[figures.Span]] = {}
+    for row in phases:
+        spans.setdefault(str(row["label"]), []).extend(figures.window_spans([row]))
+    return replace(wave, lines={**wave.lines, **{f"phase {name}": found for name, found in spans.items() if found}})
 
 
 def _figures(
@@ -114,8 +151,11 @@ def _figures(
     ):
         known, values = figures.per_inference(windows, key)
         if len(values) > 1:
-            drawn["spread"] = figures.spread(known, values, unit, result[field], what, result["simulated"])
-            drawn["spread"]["caption"] = _spread_caption(what, known, len(windows), result[field])
+            drift = _drift(result) if key == "energy_j" else None
+            drawn["spread"] = figures.spread(known, values, unit, result[field], what, result["simulated"], drift)
+            drawn["spread"]["caption"] = _spread_caption(
+                what, known, len(windows), result[field], drifts=drift is not None
+            )
             return drawn, absent
     absent["spread"] = {
         0: "No inference window was found, so there is nothing to distribute.",
@@ -124,17 +164,24 @@ def _figures(
     return drawn, absent
 
 
-def _spread_caption(what: str, known: Sequence[Row], windows: int, summary: Mapping[str, Any]) -> str:
+def _spread_caption(what: str, known: Sequence[Row], windows: int, summary: Mapping[str, Any], *, drifts: bool) -> str:
     many = len(known) > figures.MOST_MARKERS
     parts = [
         (True, f"{what} of {len(known):,} windows in order, and how often each value occurs."),
         (many, "Line and band are the mean, lowest and highest of neighbouring windows."),
         (summary["median"] is not None, "Dotted: the median."),
         (summary["ci95"] is not None, "Shaded: its 95 % interval by scatter alone."),
+        (drifts, "Dashed: the drift."),
         (not many and any(row["caveats"] for row in known), "Open diamonds: windows with caveats."),
         (len(known) < windows, f"Not known for {windows - len(known):,} of {windows:,} windows, which are left out."),
     ]
     return " ".join(text for holds, text in parts if holds)
+
+
+def _drift(result: Mapping[str, Any]) -> float | None:
+    """How far the energy per inference changes from the first window to the last, where that is no scatter."""
+    found = (caveat["data"].get("total") for caveat in result["caveats"] if caveat["code"] == "drift")
+    return next(found, None)
 
 
 def _over(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,8 +228,12 @@ def _facts(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list | tuple):
         yield name, shlex.join(map(str, value)) if name == "command" else ", ".join(map(str, value))
     else:
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
         stem, _, suffix = name.rpartition("_")
-        if stem and suffix in SUFFIXES and isinstance(value, int | float) and not isinstance(value, bool):
+        if stem and suffix in SUFFIXES and value is None:
+            yield stem.replace("_", " "), None
+        elif stem and suffix in SUFFIXES and isinstance(value, int | float):
             yield stem.replace("_", " "), typeset(units.show(value, SUFFIXES[suffix]))
         else:
             yield name.replace("_", " "), value
@@ -194,18 +245,3 @@ def _day(text: str) -> str:
         return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %Z}".strip()
     except ValueError:
         return text
-
-
-def _own(name: str) -> str:
-    return (resources.files("joulemeter.report") / name).read_text("utf-8")
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    # Browsers hash a script with its line ends made one, and find its end by its letters.
-    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
-
-
-def _hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -5,6 +5,7 @@
 Each meter's simulator draws the load that its INFO names; `joulemeter measure` records it as a user would, and the
 median energy of a pulse is held against the closed form. The simulated meters are without error of gain and offset, so
 what shows here are mistakes of time, of scale and of arithmetic, and what slow meters lose at the edges of a window.
+Oscilloscopes alone are off by a part of a division, as real ones are, and nobody tells them where zero is.
 """
 
 from __future__ import annotations
