@@ -371,8 +371,12 @@ def _run_workload(stage: Stage, workload: Workload, enough: Enough) -> None:
     plan, habits = stage.plan, workload.habits
     warmup = habits.warmup if plan.warmup is None else plan.warmup
     stage.progress(f"warming up ({warmup})")
+    # The first inferences are slower by far: how long one takes is told by the second half.
+    timed = warmup - warmup // 2 if habits.plays else warmup
+    workload.warm_up(warmup - timed)
     began = time.monotonic()
-    workload.warm_up(warmup)
+    workload.warm_up(timed)
+    warm_s = time.monotonic() - began
     limit_s = plan.duration_s or (TARGET_LIMIT_S if plan.target is not None and plan.windows is None else None)
     per_window = plan.inferences_per_window
     if per_window is None and warmup and habits.plays:
@@ -380,7 +384,7 @@ def _run_workload(stage: Stage, workload: Workload, enough: Enough) -> None:
         least_s = LEAST_WINDOW_S if limit_s is not None else 0.0
         if stage.reading_s > LEAST_WINDOW_S:
             least_s = ROOM_READINGS * stage.reading_s
-        each_s = (time.monotonic() - began) / warmup
+        each_s = warm_s / timed
         per_window = math.ceil(least_s / each_s) if each_s < least_s else None
     usual = habits.windows
     if per_window is not None and plan.inferences_per_window is None:

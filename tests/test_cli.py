@@ -550,3 +550,15 @@ def test_a_meter_that_goes_on_sending_nonsense_ends_the_recording(tmp_path: Path
     )
     explained(done, 5, "nothing of it has been a measurement", "what came before is kept")
     assert (only_run(tmp_path) / "um25c" / "words.raw").stat().st_size > 0
+
+
+def test_a_slow_first_inference_does_not_shorten_the_windows_of_a_slow_meter(tmp_path: Path) -> None:
+    """Windows of ten readings: the first call takes 0.5 s, the others 2 ms, and a reading 40 ms."""
+    (tmp_path / "bench.py").write_text(
+        "import time\ncalls = []\n\ndef infer():\n    time.sleep(0.002 if calls else 0.5)\n    calls.append(None)\n"
+    )
+    words = ("--meter", "fnirsi", "--simulate", "--workload", f"python:{tmp_path / 'bench.py'}:infer", "--windows", "3")
+    done = joulemeter("measure", *words, "--json", "-o", tmp_path)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["windows"]["inferences_per_window"] * result["latency_s"]["median"] > 5 * 0.04

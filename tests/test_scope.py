@@ -406,6 +406,14 @@ def test_a_pulse_that_leaves_its_record_is_left_out() -> None:
     assert result.windows.rejected == {"cut-by-record": 1}
 
 
+def test_an_edge_between_two_records_says_nothing_of_the_others() -> None:
+    """A record may hold several pulses, of which the last is cut."""
+    result = analyze(records([(200, 1200), (200, 2000)] * 6), Request(inferences_per_window=1)).result
+    assert result.windows.used == 6
+    assert result.sync.residual_s is not None
+    assert result.sync.residual_s < 1 / RATE_HZ
+
+
 def test_a_clipped_pulse_is_left_out() -> None:
     recording = records([(200, 1200)] * 3)
     (stream,) = recording.streams

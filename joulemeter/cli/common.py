@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from joulemeter.physics.uncertainty import Conditions
     from joulemeter.plan import Meter
 
-Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for run directories.")]
 MeterNames = Annotated[

@@ -31,7 +31,9 @@ def measure(
         ),
     ] = None,
     workload: Annotated[str | None, typer.Option(metavar="KIND:TARGET", help="Such as tflite:MODEL.tflite.")] = None,
-    trigger: Annotated[str | None, typer.Option(help="d0, d0:low, d0:rising, d0:falling-pairs, host, events.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="d0, d0:low, d0:falling-pairs, c1@1.65V, host, serial, shape, records.")
+    ] = None,
     phase: common.Phases = None,
     add: common.Add = False,
     serial: common.Serial = None,

@@ -62,6 +62,7 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         rows.append(("", f"95 % by scatter: {low} to {high} ({energy.ci95_method})"))
     rows.append(("above idle", f"unknown ({result.net_reason})" if net is None else _with_uncertainty(net, "J")))
     rows.append(("latency", _latency(latency)))
+    rows += [("", line) for line in _latency_spread(latency, result.windows.used)]
     if power.basis is not Basis.UNAVAILABLE:
         rows.append(
             (
@@ -134,6 +135,14 @@ def _latency(latency: Summary) -> str:
     if latency.p95 is not None:
         text += f", p95 {show(latency.p95, 's')}, p99 {show(latency.p99, 's')}"
     return text
+
+
+def _latency_spread(latency: Summary, count: int) -> list[str]:
+    """What oscilloscopes show of a measurement; nothing where it is one value."""
+    if latency.stdev is None or latency.min is None or latency.max is None:
+        return []
+    least, mean, most = (show(value, "s", 5) for value in (latency.min, latency.mean, latency.max))
+    return [f"min {least}, mean {mean}, max {most}", f"sdev {show(latency.stdev, 's')} of {count} windows"]
 
 
 def _windows(result: Result) -> str:

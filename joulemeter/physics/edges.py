@@ -235,6 +235,12 @@ class AnalogScanner:
         return u
 
     @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Of each edge whether it was sampled, and does not lie somewhere in a hole."""
+        seen: NDArray[np.bool_] = self._settled().u == 0
+        return seen
+
+    @property
     def first_level(self) -> bool | None:
         """Whether the signal was above the threshold when it first left the band; None: it never did."""
         runs = self._settled()

@@ -81,14 +81,18 @@ def from_channel(
         scanner.feed(block)
     late_s = channel.delay_s - source_of(stream.header).main.delay_s
     at = scanner.edges - late_s * stream.timebase.rate_hz
-    edges, bounced = debounce(at, stream.timebase.rate_hz, debounce_s)
+    # What lies between two records makes pauses that say nothing of bounces.
+    unasked = stream.header.triggered and debounce_s is None
+    edges, bounced = (at, 0) if unasked else debounce(at, stream.timebase.rate_hz, debounce_s)
     if scanner.first_level is None or not len(edges):
         raise DataError(
             f"The trigger never came: {channel.name} did not cross {trigger.level:g} {channel.unit}; it moved by "
             f"{units.show(scanner.swing, channel.unit)} in all.",
             "Check the probe, its attenuation, the common ground, and the level.",
         )
-    u_samples = float(np.sqrt(np.mean(scanner.u_edges**2)))
+    # A window with an edge in a hole is left out, so that edge says nothing of the others.
+    u_edges = scanner.u_edges[scanner.seen] if scanner.seen.any() else scanner.u_edges
+    u_samples = float(np.sqrt(np.mean(u_edges**2)))
     return _found(stream, trigger, edges, scanner.first_level, bounced, expected), u_samples
 
 
