@@ -18,9 +18,10 @@ from pathlib import Path
 
 import msgspec
 
-from joulemeter import battery, profile
+from joulemeter import battery, tables
 from joulemeter.errors import UsageError
-from joulemeter.profile import Amperes, Count, Seconds, Table, Volts, Watts
+from joulemeter.profile import Count
+from joulemeter.tables import Amperes, Seconds, Table, Volts, Watts
 
 HOUR_S, DAY_S = 3600.0, 86400.0
 
@@ -76,7 +77,7 @@ class LoadProfile(Table, frozen=True):
 
 def read(path: Path) -> LoadProfile:
     """Raises UsageError for what is no such file, naming the place."""
-    return profile.read(LoadProfile, path, str(path)).profile
+    return tables.read(LoadProfile, path, str(path)).profile
 
 
 def load_of(table: LoadProfile, *, every_s: float | None = None, rest_a: float | None = None) -> battery.Load:

@@ -13,21 +13,37 @@ the named source.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.resources
 import itertools
 import re
-import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, overload
 
 import msgspec
 
-from joulemeter import units
 from joulemeter.errors import UsageError
+from joulemeter.tables import (
+    Amperes,
+    Bytes,
+    Celsius,
+    Coulombs,
+    Hertz,
+    Joules,
+    Kelvins,
+    Loaded,
+    Ohms,
+    P,
+    Ratio,
+    Seconds,
+    Table,
+    Volts,
+    Watts,
+    parse,
+    read,
+    refuse_twins,
+)
 
 Grade = Literal["datasheet", "vendor", "second-hand", "third-party", "derived", "memory-check"]
 # What a figure of power or current covers. The same work on the same silicon differs by two or three between them.
@@ -43,66 +59,6 @@ Scope = Literal[
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
-
-
-class Quantity(float):
-    """A float that was written with its unit; greater than zero unless `signed`."""
-
-    unit: ClassVar[str]
-    signed: ClassVar[bool] = False
-
-
-class Amperes(Quantity):
-    unit = "A"
-
-
-class Volts(Quantity):
-    unit = "V"
-
-
-class Seconds(Quantity):
-    unit = "s"
-
-
-class Hertz(Quantity):
-    unit = "Hz"
-
-
-class Coulombs(Quantity):
-    unit = "C"
-
-
-class Ohms(Quantity):
-    unit = "ohm"
-
-
-class Ratio(Quantity):
-    unit = "1"
-
-
-class Joules(Quantity):
-    unit = "J"
-
-
-class Kelvins(Quantity):
-    unit = "K"
-
-
-class Watts(Quantity):
-    unit = "W"
-
-
-class Celsius(Quantity):
-    unit = "degC"
-    signed = True
-
-
-class Bytes(int):
-    """A memory size, written "192KiB" or "1MiB"."""
-
-
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One TOML table. An unknown key is an error: a misspelt one would otherwise measure with the default."""
 
 
 class Figures(Table, frozen=True):
@@ -240,9 +196,9 @@ class Device(Table, frozen=True):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _refuse_twins("current", (current.state for current in self.currents))
-        _refuse_twins("power", (power.state for power in self.powers))
-        _refuse_twins(
+        refuse_twins("current", (current.state for current in self.currents))
+        refuse_twins("power", (power.state for power in self.powers))
+        refuse_twins(
             "timing", (f"{row.model}, {row.runtime}, {row.precision}, batch {row.batch}" for row in self.timings)
         )
 
@@ -438,7 +394,7 @@ class Model(Table, frozen=True):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _refuse_twins("variant", (variant.precision for variant in self.variants))
+        refuse_twins("variant", (variant.precision for variant in self.variants))
 
 
 class Inference(Table, frozen=True):
@@ -489,7 +445,7 @@ class Simulation(Table, frozen=True):
     windows: Count = 10
     trigger: str | None = None
     workload: str | None = None
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = msgspec.field(default_factory=dict)
     assumed: Assumed | None = None
 
 
@@ -505,10 +461,10 @@ class Rig(Table, frozen=True):
     meter: str
     trigger: str
     supply_v: Volts | None = msgspec.field(name="supply", default=None)
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = msgspec.field(default_factory=dict)
     inference: Inference | None = None
     workload: str | None = None
-    options: dict[str, str] = {}
+    options: dict[str, str] = msgspec.field(default_factory=dict)
     inferences_per_window: Count | None = None
     simulation: Simulation | None = None
     cell: str | None = None
@@ -518,21 +474,10 @@ class Rig(Table, frozen=True):
 
 
 Profile = Device | Cell | Model | Rig
-P = TypeVar("P", bound=Table)
 
 # A kind is named by the folder of its profiles.
 KINDS: dict[str, type[Profile]] = {"devices": Device, "batteries": Cell, "models": Model, "rigs": Rig}
 _SINGULAR: dict[str, type[Profile]] = {"device": Device, "battery": Cell, "model": Model, "rig": Rig}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded(Generic[P]):
-    """A profile with what provenance needs: `path` as a person would name it, the file's text, and its hash."""
-
-    profile: P
-    path: str
-    text: str
-    sha256: str
 
 
 @overload
@@ -634,7 +579,7 @@ def _resolve(folder: str, name: str) -> Traversable:
     known = [_stem(file) for file in files]
     if not fitting:
         for file in files:
-            aliases = _parse(file.read_bytes(), f"profiles/{folder}/{file.name}").get("aliases", [])
+            aliases = parse(file.read_bytes(), f"profiles/{folder}/{file.name}").get("aliases", [])
             known += aliases
             if fold(name) in map(fold, aliases):
                 fitting.append(file)
@@ -648,70 +593,6 @@ def _resolve(folder: str, name: str) -> Traversable:
     return fitting[0]
 
 
-def read(struct: type[P], file: Traversable, label: str) -> Loaded[P]:
-    """A file as that kind of table; errors name it by `label`. Raises UsageError."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{label} cannot be read: {error.strerror}.") from error
-    text, data = content.decode(errors="replace"), _parse(content, label)
-    for place, key, known in _unknown_keys(data, msgspec.inspect.type_info(struct)):
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        remedy = f"Did you mean {close[0]!r}?" if close else f"Known there are {', '.join(sorted(known))}."
-        raise UsageError(f"{label}: {place}{key} is not a known key.", remedy)
-    try:
-        profile = msgspec.convert(data, struct, dec_hook=_from_text)
-    except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at `$")
-        raise UsageError(f"{label}: {place.strip('.`') or 'the file'}: {what}") from error
-    return Loaded(profile=profile, path=label, text=text, sha256=hashlib.sha256(content).hexdigest())
-
-
-def _parse(content: bytes, label: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(content.decode())
-    except ValueError as error:
-        raise UsageError(f"{label} is not TOML: {error}.") from error
-
-
-def _unknown_keys(data: object, kind: msgspec.inspect.Type, place: str = "") -> Iterator[tuple[str, str, list[str]]]:
-    """Place, key and the keys known there, for each key that no field takes."""
-    if isinstance(kind, msgspec.inspect.UnionType):
-        for each in kind.types:
-            yield from _unknown_keys(data, each, place)
-    if isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(data, list):
-        for index, item in enumerate(data):
-            yield from _unknown_keys(item, kind.item_type, f"{place.removesuffix('.')}[{index}].")
-    if isinstance(kind, msgspec.inspect.StructType) and isinstance(data, dict):
-        fields = {field.encode_name: field.type for field in kind.fields}
-        for key, value in data.items():
-            if key in fields:
-                yield from _unknown_keys(value, fields[key], f"{place}{key}.")
-            else:
-                yield place, key, list(fields)
-
-
-_BYTES = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
-_BYTE_FACTORS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
-
-def _from_text(kind: type, value: object) -> object:
-    """A quantity from its text; ValueError, to which msgspec adds the place."""
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} must be text with a unit")
-    if issubclass(kind, Bytes):
-        match = _BYTES.fullmatch(value)
-        if match is None:
-            raise ValueError(f"{value!r} is not a memory size such as 192KiB")
-        return kind(int(match[1]) * _BYTE_FACTORS[match[2]])
-    if not issubclass(kind, Quantity):
-        raise NotImplementedError(kind)
-    try:
-        return kind((units.parse if kind.signed else units.parse_positive)(value, kind.unit))
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-
-
 def _refuse_bad_table(place: str, places: tuple[float, ...], what: str, values: tuple[float, ...]) -> None:
     if not places or len(places) != len(values):
         raise ValueError(f"{place} and {what} must be as long as each other")
@@ -722,11 +603,3 @@ def _refuse_bad_table(place: str, places: tuple[float, ...], what: str, values: 
 def _refuse_rise(what: str, values: tuple[float, ...]) -> None:
     if any(left < right for left, right in itertools.pairwise(values)):
         raise ValueError(f"{what} must not rise")
-
-
-def _refuse_twins(what: str, labels: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for label in labels:
-        if label in seen:
-            raise ValueError(f"{what} {label!r} is given twice")
-        seen.add(label)

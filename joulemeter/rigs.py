@@ -10,10 +10,11 @@ from joulemeter import profile, registry
 from joulemeter.errors import UsageError
 from joulemeter.instrument import Info, Options
 from joulemeter.plan import Meter, Plan, parse_meter
-from joulemeter.profile import Assumed, Device, Loaded, Rig, Simulation
+from joulemeter.profile import Assumed, Device, Rig, Simulation
 from joulemeter.simulated import find_current, find_timing, load_text
 from joulemeter.simulation import BOARD_V
 from joulemeter.synthetic import Load, Step
+from joulemeter.tables import Loaded
 from joulemeter.trigger import parse_trigger
 
 

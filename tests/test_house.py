@@ -20,7 +20,8 @@ for _floor, _wing, _names in (
     (
         1,
         "wire",
-        "instrument reader transport workload readers serialtext markers frames polled ports boardfiles scpi scope",
+        "instrument reader transport workload readers serialtext markers frames polled ports boardfiles scpi scope "
+        "tables",
     ),
     (1, "physics", "physics battery"),
     (

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from joulemeter import profile, simulated
+from joulemeter import profile, simulated, tables
 from joulemeter.errors import UsageError
 from joulemeter.synthetic import Load, Step, parse_load
 
@@ -138,7 +138,7 @@ def test_a_range_of_power_gives_its_middle_and_one_figure_only() -> None:
     with pytest.raises(ValueError, match="give either power or range"):
         profile.Power(state="a", condition="b", source="c", grade="vendor")
     with pytest.raises(ValueError, match="min and max go together"):
-        profile.Supply(min_v=profile.Volts(1), source="c", grade="vendor")
+        profile.Supply(min_v=tables.Volts(1), source="c", grade="vendor")
 
 
 def test_parameter_counts_follow_from_the_layers() -> None:
@@ -315,10 +315,10 @@ def test_scalars_carry_their_unit() -> None:
     """Every quantity's attribute ends in its unit, every key of the file does without."""
     suffixes = {"A": "_a", "V": "_v", "s": "_s", "Hz": "_hz", "C": "_c", "ohm": "_ohm", "degC": "_degc"}
     checked = 0
-    for struct in (*profile.KINDS.values(), *profile.Table.__subclasses__(), *profile.Figures.__subclasses__()):
+    for struct in (*profile.KINDS.values(), *tables.Table.__subclasses__(), *profile.Figures.__subclasses__()):
         for field in msgspec.structs.fields(struct):
             for kind in (field.type, *get_args(field.type)):
-                if isinstance(kind, type) and issubclass(kind, profile.Quantity) and kind.unit in suffixes:
+                if isinstance(kind, type) and issubclass(kind, tables.Quantity) and kind.unit in suffixes:
                     assert field.name.endswith(suffixes[kind.unit])
                     assert field.encode_name == field.name.removesuffix(suffixes[kind.unit])
                     checked += 1

@@ -157,7 +157,7 @@ def test_what_instruments_say_they_are_finds_their_profile(said: str, name: str 
     identity = parse_identity(said)
     assert identity is not None
     found = profile.matching(identity)
-    assert (found and found.label) == name
+    assert (found and found.path) == name
 
 
 @pytest.mark.parametrize(("text", "value"), [
@@ -425,7 +425,7 @@ def test_a_file_of_the_users_own_from_end_to_end(tmp_path: Path, bench: Bench) -
     (("refresh = ", "connektion.baud = 1\n    refresh = "), "connektion is not a known key"),
     (('"100ms"', '"100mA"'), r"reading\[0\]\.refresh: '100mA' is not a quantity in seconds"),
     (('"100ms"', "0.1"), r"reading\[0\].*must be text with a unit"),
-    (('"100ms"', '"0s"'), "too small"),
+    (('"100ms"', '"0s"'), "greater than zero"),
     (('"mA"', '"mV"'), "'1mV' is not a quantity in amperes"),
     (('"current"', '"curent"'), "curent"),
     (('"I?"', '"I"'), "no question"),

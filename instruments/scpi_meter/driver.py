@@ -16,11 +16,12 @@ from joulemeter.errors import DataError, IncompleteError, JouleMeterError, NotFo
 from joulemeter.instrument import Options
 from joulemeter.polled import SLOWEST_S, Poller
 from joulemeter.scpi import Identity, Scpi, SilentError
+from joulemeter.tables import Loaded
 from joulemeter.transport import visa
 
 from . import channels, wire
 from . import profile as profiles
-from .profile import Channel, Loaded, Profile
+from .profile import Channel, Profile
 
 # How long *IDN? may take, and anything else before the profile is known.
 IDENTIFY_S = 2.0
@@ -77,7 +78,9 @@ def check(profile: Profile, options: Options, settings: Mapping[str, str]) -> Ch
 
 
 class Driver:
-    def __init__(self, scpi: Scpi, given: Loaded | None, options: Options, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, scpi: Scpi, given: Loaded[Profile] | None, options: Options, settings: Mapping[str, str]
+    ) -> None:
         """Takes over `scpi`, and closes it if the instrument is another one. Nothing of it is changed yet.
 
         Raises NotFoundError, UsageError, IncompleteError, AccessError.
@@ -115,7 +118,7 @@ class Driver:
     def _name(self) -> str:
         return f"the {self._identity.model} at {self._scpi.address}"
 
-    def _fitting(self, given: Loaded | None) -> Loaded:
+    def _fitting(self, given: Loaded[Profile] | None) -> Loaded[Profile]:
         """Raises NotFoundError."""
         who = f"{self._identity.maker} {self._identity.model}"
         loaded = given or profiles.matching(self._identity)
@@ -126,7 +129,7 @@ class Driver:
             )
         if not loaded.profile.fits(self._identity):
             raise NotFoundError(
-                f"What is at {self._scpi.address} is a {who}; the profile {loaded.label} is for other instruments.",
+                f"What is at {self._scpi.address} is a {who}; the profile {loaded.path} is for other instruments.",
                 "Leave profile out, or add the model to your own file.",
             )
         return loaded
@@ -175,7 +178,7 @@ class Driver:
             parameters={
                 # What is shown is between fresh and one refresh old.
                 "age_ns": self._age_ns,
-                "profile": self._loaded.label,
+                "profile": self._loaded.path,
                 "profile_sha256": self._loaded.sha256,
                 "channel": None if self._channel is None else self._channel.name,
                 "queries": list(self._queries.values()),

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import hashlib
 import importlib.resources
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from joulemeter import units
+from joulemeter import tables, units
 from joulemeter.errors import UsageError
 from joulemeter.scpi import Identity
+from joulemeter.tables import Loaded, Seconds, Table, refuse_twins
 
 Quantity = Literal["current", "voltage", "power", "energy", "charge"]
 # The unit of each, and that of the offset in its accuracy: a counter's is of what it adds up.
@@ -37,28 +35,12 @@ _PLAIN = re.compile(r"[ -~]+")
 _NAME = re.compile(r"[A-Z0-9_]{1,16}")
 
 
-class _Quantity(float):
-    """A float that was written with its unit; `least` is the smallest that it may be."""
-
-    unit: ClassVar[str]
-    least: ClassVar[float] = 0.0
+class Volts(tables.Volts):
+    zero = True
 
 
-class Volts(_Quantity):
-    unit = "V"
-
-
-class Seconds(_Quantity):
-    unit = "s"
-    least = 1e-6
-
-
-class Ratio(_Quantity):
-    unit = "1"
-
-
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One TOML table."""
+class Ratio(tables.Ratio):
+    zero = True
 
 
 class Connection(Table, frozen=True):
@@ -198,8 +180,8 @@ class Profile(Table, frozen=True):
             raise ValueError("makers and models need a pattern each; * fits all")
         if not any(not reading.witness for reading in self.readings):
             raise ValueError("no reading is to be reported")
-        _refuse_twins("quantity", (reading.quantity for reading in self.readings if not reading.witness))
-        _refuse_twins("channel", (channel.name for channel in self.channels))
+        refuse_twins("quantity", (reading.quantity for reading in self.readings if not reading.witness))
+        refuse_twins("channel", (channel.name for channel in self.channels))
         for command in (*self.setup, *self.restore):
             _check_command(command)
         for header in self.keep:
@@ -236,21 +218,12 @@ class Profile(Table, frozen=True):
         return any(reading.quantity in WHOLE and not reading.witness for reading in self.readings)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A profile with what provenance needs: where it came from, and the hash of its bytes."""
-
-    profile: Profile
-    label: str
-    sha256: str
-
-
 def load(path: Path) -> Profile:
     """A file of the user's. Raises UsageError that names the file and the key."""
     return _read(path, str(path)).profile
 
 
-def find(name_or_path: str) -> Loaded:
+def find(name_or_path: str) -> Loaded[Profile]:
     """What `--set profile=` names: one that comes with the package, or a file. Raises UsageError.
 
     Whatever ends in .toml or holds a slash is a path.
@@ -265,12 +238,12 @@ def find(name_or_path: str) -> Loaded:
     return _read(files[name_or_path], name_or_path)
 
 
-def shipped() -> dict[str, Loaded]:
+def shipped() -> dict[str, Loaded[Profile]]:
     """All that come with the package, by name."""
     return {_stem(file): _read(file, _stem(file)) for file in _files()}
 
 
-def matching(identity: Identity) -> Loaded | None:
+def matching(identity: Identity) -> Loaded[Profile] | None:
     """The first of those that come with the package that fits."""
     return next((loaded for loaded in shipped().values() if loaded.profile.fits(identity)), None)
 
@@ -293,56 +266,8 @@ def _stem(file: Traversable) -> str:
     return file.name.removesuffix(".toml")
 
 
-def _read(file: Traversable, label: str) -> Loaded:
-    try:
-        content = file.read_bytes()
-        data = tomllib.loads(content.decode())
-    except OSError as error:
-        raise UsageError(f"{label} cannot be read: {error.strerror}.", "Check the path.") from error
-    except ValueError as error:
-        raise UsageError(f"{label} is not TOML: {error}.", "Correct it there.") from error
-    for place, key, known in _unknown_keys(data, msgspec.inspect.type_info(Profile)):
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        remedy = f"Did you mean {close[0]!r}?" if close else f"Known there are {', '.join(sorted(known))}."
-        raise UsageError(f"{label}: {place}{key} is not a known key.", remedy)
-    try:
-        profile = msgspec.convert(data, Profile, dec_hook=_from_text)
-    except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at `$")
-        raise UsageError(f"{label}: {place.strip('.`') or 'the file'}: {what}", "Correct it there.") from error
-    return Loaded(profile=profile, label=label, sha256=hashlib.sha256(content).hexdigest())
-
-
-def _unknown_keys(data: object, kind: msgspec.inspect.Type, place: str = "") -> Iterator[tuple[str, str, list[str]]]:
-    """Place, key and the keys known there, for each key that no field takes."""
-    if isinstance(kind, msgspec.inspect.UnionType):
-        for each in kind.types:
-            yield from _unknown_keys(data, each, place)
-    if isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(data, list):
-        for index, item in enumerate(data):
-            yield from _unknown_keys(item, kind.item_type, f"{place.removesuffix('.')}[{index}].")
-    if isinstance(kind, msgspec.inspect.StructType) and isinstance(data, dict):
-        fields = {field.encode_name: field.type for field in kind.fields}
-        for key, value in data.items():
-            if key in fields:
-                yield from _unknown_keys(value, fields[key], f"{place}{key}.")
-            else:
-                yield place, key, list(fields)
-
-
-def _from_text(kind: type[Any], value: object) -> object:
-    """A quantity from its text; ValueError, to which msgspec adds the place."""
-    if not issubclass(kind, _Quantity):
-        raise NotImplementedError(kind)
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} must be text with a unit")
-    try:
-        given = kind(units.parse(value, kind.unit))
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-    if given < kind.least:
-        raise ValueError(f"{value!r} is too small")
-    return given
+def _read(file: Traversable, label: str) -> Loaded[Profile]:
+    return tables.read(Profile, file, label)
 
 
 def _check_command(command: str, placeholder: str = "") -> None:
@@ -367,14 +292,6 @@ def _check_placeholders(text: str, also: str = "") -> None:
             raise ValueError(f"{found} in {text!r} stands for nothing here; there is {' and '.join(allowed)}")
     if set("{}") & set(_PLACEHOLDER.sub("", text)):
         raise ValueError(f"{text!r} has a lone brace")
-
-
-def _refuse_twins(what: str, labels: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for label in labels:
-        if label in seen:
-            raise ValueError(f"the {what} {label!r} is given twice")
-        seen.add(label)
 
 
 def _fits(text: str, patterns: Iterable[str]) -> bool:
