@@ -194,9 +194,7 @@ def stream_names(plan: Plan) -> list[str]:
 
 def watched_trigger(plan: Plan) -> str | None:
     """The trigger, if its windows can be counted while recording."""
-    trigger = parse_trigger(plan.trigger) if plan.trigger else None
-    countable = trigger is not None and (trigger.digital or trigger.level is not None or trigger.source == "records")
-    return plan.trigger if countable else None
+    return plan.trigger if plan.trigger and parse_trigger(plan.trigger).countable else None
 
 
 def _copy_calibration(folder: Path) -> None:

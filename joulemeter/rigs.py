@@ -165,12 +165,13 @@ def _fed(options: Options, info: Info, rig: Rig, *, simulate: bool) -> Options:
 
 
 def _as_long_as(plan: Plan, trigger: str | None, simulation: Simulation) -> Plan:
-    """The simulated windows, unless the plan says how many; without a line to count them by, the time they take."""
-    if plan.windows is not None or plan.duration_s is not None or plan.target is not None:
+    """As many windows as the plan or the simulation says; where nothing counts them, the time that they take."""
+    if plan.duration_s is not None or plan.target is not None:
         return plan
-    if trigger is None or parse_trigger(trigger).digital or simulation.workload is not None:
-        return replace(plan, windows=simulation.windows)
-    return replace(plan, duration_s=simulation.windows * simulation.period_s)
+    windows = plan.windows or simulation.windows
+    if trigger is None or parse_trigger(trigger).countable or simulation.workload or plan.workload:
+        return replace(plan, windows=windows)
+    return replace(plan, windows=None, duration_s=windows * simulation.period_s)
 
 
 def _inference_s(rig: Rig, device: Device, stands_in: Assumed | None) -> float:

@@ -108,6 +108,13 @@ def check(plan: Plan) -> None:
             raise UsageError("The trigger 'serial' needs the device's text.", "Name its port with --serial PORT,BAUD.")
     if not plan.meters and plan.workload is None and not plan.marked:
         raise UsageError("Without a meter and without a workload there is nothing to measure.", "Name one of them.")
+    if plan.windows is not None and plan.duration_s is None and plan.workload is None and not plan.marked:
+        named = parse_trigger(plan.trigger) if plan.trigger else None
+        if named is not None and not named.countable:
+            raise UsageError(
+                f"Windows of {named} can be counted only when the recording has ended.",
+                "Say how long to record: --duration 10s.",
+            )
     if plan.add and len(plan.meters) < 2:
         raise UsageError("--add needs several meters, each on a part of the device.", "Name them with --meter.")
     if plan.sync_code and (plan.workload is None or not plan.meters):

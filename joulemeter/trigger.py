@@ -44,6 +44,11 @@ class Trigger:
         return self.level is None and self.form in LINE_FORMS
 
     @property
+    def countable(self) -> bool:
+        """Whether its windows can be counted while they are recorded."""
+        return self.digital or self.level is not None or self.source == "records"
+
+    @property
     def stamped(self) -> bool:
         """Whether it is found in stamps of the host's clock."""
         return self.source.partition(":")[0] in STAMPED

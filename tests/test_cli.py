@@ -562,3 +562,8 @@ def test_a_slow_first_inference_does_not_shorten_the_windows_of_a_slow_meter(tmp
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert result["windows"]["inferences_per_window"] * result["latency_s"]["median"] > 5 * 0.04
+
+
+def test_windows_that_cannot_be_counted_meanwhile_need_a_duration() -> None:
+    done = joulemeter("measure", "--meter", "um25c", "--simulate", "--trigger", "shape", "--windows", "5")
+    explained(done, 2, "Say how long to record")
