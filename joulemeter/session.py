@@ -224,7 +224,7 @@ def _with_trigger_level(plan: Plan) -> Plan:
     waiting = [meter for meter in plan.meters if "trigger" in registry.instrument(meter.key).INFO.settings]
     if not waiting:
         return plan
-    if plan.trigger is None and plan.workload is None:
+    if plan.trigger is None:
         settings = registry.instrument(waiting[0].key).INFO.chosen(waiting[0].options)
         plan = replace(plan, trigger=settings["trigger"].partition(":")[0])
     wanted = parse_trigger(plan.trigger) if plan.trigger else None
