@@ -98,6 +98,16 @@ def test_an_offset_is_taken_out_by_what_is_known_of_zero(zero: str, expected: li
     np.testing.assert_allclose(got, expected)
 
 
+def test_a_baseline_that_is_not_steady_is_none() -> None:
+    """The end of the pulse before reaches into what precedes the trigger."""
+    seen = np.concatenate([np.full(60, 12e-3), np.full(140, 2e-3), np.full(300, 12e-3)])
+    got = front(zero="2mA").columns({1: np.zeros(500), 2: seen}, before=200)["current"]
+    assert np.isnan(got).all()
+    noisy = np.concatenate([np.full(200, 2e-3), np.full(300, 12e-3)]) + np.random.default_rng(3).normal(0, 2e-3, 500)
+    known = front(zero="2mA").columns({1: np.zeros(500), 2: noisy}, before=200)["current"]
+    assert float(known[:180].mean()) == pytest.approx(2e-3)
+
+
 def test_what_is_known_of_zero_and_the_tolerances_feed_the_budget() -> None:
     asked = Input(number=2, volts_per_div=10e-3, centre_v=0.0, attenuation=1.0)
     open_rows = front().channels({2: FAMILY.accuracy(asked, zeroed=False)})[0]
@@ -414,6 +424,11 @@ def test_an_edge_between_two_records_says_nothing_of_the_others() -> None:
     assert result.sync.residual_s < 1 / RATE_HZ
 
 
+def test_records_that_are_too_short_for_all_windows_are_told() -> None:
+    with pytest.raises(DataError, match="make records longer"):
+        analyze(records([(200, 2000)] * 4), Request(inferences_per_window=1))
+
+
 def test_a_clipped_pulse_is_left_out() -> None:
     recording = records([(200, 1200)] * 3)
     (stream,) = recording.streams
@@ -517,6 +532,23 @@ def test_the_reference_deck_in_small(tmp_path: Path) -> None:
     assert energy["median"] == pytest.approx(exact_j, rel=2e-3)
     codes = {caveat["code"] for caveat in result["caveats"]}
     assert {"skew", "skewed", "simulated"} <= codes
+
+
+def test_a_simulated_board_is_seen(tmp_path: Path) -> None:
+    """A board that is told over its serial port when to infer, and an oscilloscope on its pin and its shunt."""
+    done = subprocess.run(
+        [sys.executable, "-m", "joulemeter", "measure", "--meter", "lecroy", "--simulate", "--workload",
+         "uart@simulated", "--windows", "5", "--set", "record=50ms", "-o", str(tmp_path),
+         "--json", "--quiet"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["windows"]["used"] >= 4
+    # 8 mA for 20 ms at 3.0 V, less what 1 ohm takes.
+    low, high = result["energy_per_inference_j"]["ci95_total"]
+    assert low < 8e-3 * 20e-3 * (3.0 - 8e-3) < high
+    assert result["latency_s"]["median"] == pytest.approx(20e-3, rel=0.01)
 
 
 # -- what the documents say -------------------------------------------------------------------------------------------

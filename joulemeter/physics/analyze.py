@@ -36,6 +36,12 @@ from joulemeter.window import Role, Window, WindowEnergy
 
 # Results whose windows may be off by more than this share are refused unless the user allows it.
 MAX_ALIGNMENT = 0.1
+# What helps where one reason takes all windows.
+REMEDIES = {
+    "cut-by-record": "A window has to fit into a record: make records longer, such as --set record=100ms.",
+    "no-measurement": "Leave --set zero out, or let it be quiet for longer before each trigger: --set pretrigger=5%.",
+    "clipped": "The current leaves the screen: say how high it goes, such as --set peak=200mA.",
+}
 # A baseline is cut into this many parts, so that it shows its own scatter and drift.
 BASELINE_PARTS = 10
 # What the source of a stamp begins with that marks a part of the host's inference.
@@ -287,9 +293,10 @@ def _with_energy(
         rejected[reason] = rejected.get(reason, 0) + 1
     kept = [window for window, good in zip(windows, used, strict=True) if good]
     if not kept:
+        most = max(why, key=why.count, default="")
         raise DataError(
             f"Nothing was measured: all {len(windows)} window(s) were rejected ({_listed(rejected)}).",
-            "Look at the recording with `joulemeter report`, and record again.",
+            REMEDIES.get(most, "Look at the recording with `joulemeter report`, and record again."),
         )
     for one, own, moved in zip(streams, measured, placed, strict=True):
         seen = [window for window, good in zip(own.windows, used, strict=True) if good]
@@ -392,6 +399,8 @@ def _judge(windows: Sequence[WindowEnergy], end_ns: int, *, triggered: bool) -> 
             reason = "cut-at-start"
         elif window.window.stop_ns > end_ns:
             reason = "cut-at-end"
+        elif window.invalid_samples and triggered:
+            reason = "no-measurement"
         elif window.missing_s > 0:
             reason = "cut-by-record" if triggered else "lost-samples"
         elif window.clipped_samples and triggered:

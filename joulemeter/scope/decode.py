@@ -86,11 +86,15 @@ class ScopeDecoder:
                     "second.",
                     "Leave the oscilloscope's controls alone while it records.",
                 )
+        data = self._front.columns({number: trace.volts for number, trace in traces.items()}, self._before)
+        status = _status(traces, self._front)
+        if np.isnan(data["current"]).all():
+            status = np.full(len(data["current"]), Status.INVALID, dtype=np.uint8)
         block = Block(
             first_index=frame.number,
-            data=self._front.columns({number: trace.volts for number, trace in traces.items()}, self._before),
+            data=data,
             lost_before=frame.number - self._index,
-            status=_status(traces, self._front),
+            status=status,
             consumed=frame.ends,
         )
         self._index = frame.number + len(block)

@@ -19,7 +19,7 @@ from joulemeter.capture import Basis, Header, Limit, Voltage
 from joulemeter.caveat import Caveat, Code, note
 from joulemeter.errors import IncompleteError, JouleMeterError
 from joulemeter.instrument import Info, Options
-from joulemeter.scope.frontend import DECLARED_SHARE, FrontEnd
+from joulemeter.scope.frontend import DECLARED_SHARE, UNSTEADY, FrontEnd
 from joulemeter.scope.setup import Family, Granted, Setup, setup
 from joulemeter.scpi import Identity, Scpi
 
@@ -249,6 +249,7 @@ class ScopeDriver:
                 "inputs": [one.number for one in granted.inputs],
                 "before": granted.before,
                 "points": granted.points,
+                "invalid": UNSTEADY,
                 "volts_per_div": {f"c{one.number}": one.volts_per_div for one in granted.inputs},
                 **self._parameters(),
             },

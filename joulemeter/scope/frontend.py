@@ -234,7 +234,10 @@ class FrontEnd:
         return tuple(Factor(name=name, limit=Limit(value=value), source=why) for name, value, why in rows if value)
 
     def columns(self, volts: Mapping[int, Float], before: int) -> dict[str, Float]:
-        """Volts of the inputs, (n,) each, to the values of `channels`; `before` samples precede the trigger."""
+        """Volts of the inputs, (n,) each, to the values of `channels`; `before` samples precede the trigger.
+
+        Where the current before the trigger is known and was not steady, zero is not known: the current is NaN.
+        """
         seen = volts[self.current]
         if self.zero_v is not None:
             seen = seen - self.zero_v
@@ -242,7 +245,7 @@ class FrontEnd:
             # The edge itself is no baseline.
             quiet = seen[: max(int(before * BASELINE_SHARE), 1)]
             known = quiet[np.isfinite(quiet)]
-            found_v = float(np.mean(known)) if len(known) else np.nan
+            found_v = float(np.mean(known)) if _steady(known, seen) else np.nan
             seen = seen - (found_v - self.zero_a * self.volts_per_ampere)
         current = seen / self.volts_per_ampere
         columns = {"current": current, f"c{self.trigger}": volts[self.trigger]}
@@ -256,8 +259,22 @@ class FrontEnd:
         return columns
 
 
+# A baseline in so many parts may differ by this share of the record's swing, or by its noise, and is steady.
+PARTS, STEADY_SHARE, STEADY_SIGMAS = 8, 0.05, 6.0
+# What is said of records without a steady one.
+UNSTEADY = "the current before the trigger was not steady, so nobody knows where zero is"
 # The part of what precedes the trigger that is taken for the baseline.
 BASELINE_SHARE = 0.9
+
+
+def _steady(quiet: Float, seen: Float) -> bool:
+    """Whether what precedes the trigger is one level, and no pulse reaches into it."""
+    if len(quiet) < 2 * PARTS:
+        return len(quiet) > 0
+    parts = quiet[: len(quiet) // PARTS * PARTS].reshape(PARTS, -1)
+    noise = float(np.median(parts.std(axis=1))) / parts.shape[1] ** 0.5
+    allowed = max(STEADY_SHARE * float(np.nanmax(seen) - np.nanmin(seen)), STEADY_SIGMAS * noise)
+    return bool(np.ptp(parts.mean(axis=1)) <= allowed)
 
 
 def _channel(text: str) -> int:
