@@ -446,7 +446,8 @@ def test_a_pipe_gets_lines_of_json() -> None:
     line = last["lines"]["d0"]
     assert line["widths_s"] == pytest.approx([20e-3] * len(line["widths_s"]), abs=2e-5)
     assert line["period_s"] == pytest.approx(0.1, abs=2e-5)
-    assert abs(line["pulses"] - last["covered_s"] * 10) <= 1.1
+    # The first one and the last one may have been seen in part.
+    assert abs(line["pulses"] - last["covered_s"] * 10) <= 2.1
 
 
 class Overheard:
