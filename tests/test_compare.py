@@ -517,6 +517,15 @@ def test_a_result_of_an_unknown_model_joins_every_table_with_a_doubt() -> None:
     assert Doubt.UNKNOWN_MODEL not in codes(told.groups[0])
 
 
+def test_a_result_of_an_unknown_model_visits_few_tables_and_not_many() -> None:
+    rows = [of_row(published(name, model=name)) for name in ("ic", "kws", "vww", "ad", "bert")]
+    table = compare([entry(workload=None)], rows)
+    assert len(table.groups) == 6
+    own, *others = table.groups
+    assert [one.guest for one in own.placed] == [False]
+    assert not any(group.of(Origin.MEASURED) for group in others)
+
+
 def test_results_alone_and_together_are_one_table_that_says_what_differs() -> None:
     a, b = entry(name="a", source="a"), entry(name="b", source="b", workload={"model": "kws", "precision": "fp32"})
     alone = only(compare([a, b]))

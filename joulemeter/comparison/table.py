@@ -16,6 +16,8 @@ from joulemeter.errors import UsageError
 EVERYTHING = "everything"
 # How many of those next to a result are shown where there is no room for all.
 NEIGHBOURS = 4
+# A result whose model is not among the published is laid beside each table where there are no more than so many.
+VISITED = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,8 +86,9 @@ def compare(
     """Compare `results`, in the order given, with each other and with `published` rows.
 
     Published rows form one group for each work (a benchmark or a model) and each unit of counting. A result joins the
-    group of its work; one whose work no row has, or is not known, joins all of them as a guest. Without published rows,
-    or `together`, everything that is counted alike is one group. Raises UsageError where there is nothing.
+    group of its work; one whose work no row has, or is not known, joins all of them as a guest, or, where they are
+    many, has a group of its own. Without published rows, or `together`, everything that is counted alike is one group.
+    Raises UsageError where there is nothing.
     """
     if not results and not published:
         raise UsageError("There is nothing to compare.", "Give run directories, and --published for rows of others.")
@@ -116,20 +119,22 @@ def _split(results: Sequence[Entry], published: Sequence[Entry], *, together: bo
     for entry in published:
         rows.setdefault((_key([entry]), entry.per), []).append(entry)
     there = {key for key, per in rows if per == "inference"}
+    strangers = [entry for entry in results if entry.work is None or entry.work.key not in there]
+    visiting = strangers if len(there) <= VISITED else []
     found: list[_Split] = []
     for (key, per), members in rows.items():
         ours: list[Entry] = []
         guests: list[Entry] = []
         for entry in results if per == "inference" else ():
-            if entry.work is not None and entry.work.key in there:
-                ours += [entry] if entry.work.key == key else []
-            else:
+            if entry in visiting:
                 ours.append(entry)
                 guests.append(entry)
+            elif entry.work is not None and entry.work.key == key:
+                ours.append(entry)
         found.append((key, _title(members), per, [*ours, *members], guests))
-    if results and not there:
-        # Nothing that was published is counted as a result is.
-        found.insert(0, (_key(results), _title(results), "inference", list(results), []))
+    if strangers and not (there and visiting):
+        # Nothing that was published is counted as a result is, or too much of it is.
+        found.insert(0, (_key(strangers), _title(strangers), "inference", strangers, []))
     return sorted(found, key=lambda one: not any(entry.origin.ours and entry not in one[4] for entry in one[3]))
 
 
