@@ -68,6 +68,7 @@ class Code(StrEnum):
     IDLE_ONE_SPAN = "idle-one-span"
     IDLE_DRIFT = "idle-drift"
     NEGATIVE_NET = "negative-net"
+    NEGATIVE_ENERGY = "negative-energy"
     OUTLIERS = "outliers"
     SKEWED = "skewed"
     BIMODAL = "bimodal"

@@ -467,6 +467,27 @@ def test_each_record_can_be_a_window() -> None:
         analyze(records([(0, 2000)] * 4, triggered=False), Request(trigger="records", inferences_per_window=1))
 
 
+def test_an_energy_below_zero_is_invalid() -> None:
+    """What a wrong word about zero makes of it."""
+    recording = records([(200, 1200)] * 4)
+    (stream,) = recording.streams
+    assert isinstance(stream, ArrayStream)
+    moved = replace(stream, data={**stream.data, "current": stream.data["current"] - 20e-3})
+    result = analyze(replace(recording, streams=(moved,)), Request(inferences_per_window=1)).result
+    assert Code.NEGATIVE_ENERGY in [one.code for one in result.caveats if one.severity == "invalid"]
+
+
+def test_records_are_not_compared_with_another_meter_by_time() -> None:
+    recording = records([(200, 1200)] * 4)
+    (stream,) = recording.streams
+    assert isinstance(stream, ArrayStream)
+    both = replace(recording, streams=(stream, replace(stream, name="other")))
+    result = analyze(both, Request(inferences_per_window=1)).result
+    assert result.agreement is None
+    (told,) = [one.text for one in result.caveats if one.code is Code.METERS_DIFFER]
+    assert "never related to the host's clock" in told
+
+
 def test_a_derived_voltage_is_no_measurement() -> None:
     recording = records([(200, 1200)] * 3)
     (stream,) = recording.streams

@@ -81,6 +81,11 @@ def agree(
     Raises DataError where the streams have no time in common, UsageError where one has no power.
     """
     for stream in (a, b):
+        if stream.header.triggered:
+            raise UsageError(
+                f"The records of {stream.name} were never related to the host's clock.",
+                "Record with each meter by itself, and compare the results: joulemeter compare A B.",
+            )
         if envelope(stream, 1).unit != "W":
             raise UsageError(f"{stream.name} holds no power: its voltage is unknown.", "Give its voltage first.")
     found = None if offset_s is not None else find_offset(a, b, search_s)

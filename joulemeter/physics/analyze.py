@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from joulemeter.capture import Basis, Header, Quantity, Recording, Stream, View
-from joulemeter.caveat import Caveat, Code, doubt, note
+from joulemeter.caveat import Caveat, Code, doubt, invalid, note
 from joulemeter.errors import DataError, UsageError
 from joulemeter.pattern import SOURCE as SYNC_SOURCE
 from joulemeter.physics import align as aligning
@@ -326,6 +326,14 @@ def _with_energy(
             kept, joined.idle, parts, basis, conditions, between=not baseline
         )
         caveats += [*net_caveats, *inspect(energies, "J"), *about_count(len(kept))]
+        if spread.median < 0:
+            caveats.append(
+                invalid(
+                    Code.NEGATIVE_ENERGY,
+                    "The energy is below zero, which no device's is that only draws: the current is measured the wrong "
+                    "way round, or zero is not where it was said to be.",
+                )
+            )
     else:
         caveats.append(
             doubt(
