@@ -260,6 +260,7 @@ def _wait(stage: Stage, enough: Enough) -> None:
     look = _Look(enough) if plan.target is not None else None
     started = changed = time.monotonic()
     seen = before = -1
+    then = 0  # samples when a window was last complete
     while limit_s is None or time.monotonic() - started < limit_s:
         left_s = 0.1 if limit_s is None else max(0.01, started + limit_s - time.monotonic())
         health = stage.poll(min(0.1, left_s))
@@ -287,8 +288,8 @@ def _wait(stage: Stage, enough: Enough) -> None:
                 recorder.enough = True
             return
         if complete != seen:
-            seen, changed = complete, now
-        elif goal is not None and not stage.triggered and now - changed > plan.timeout_s:
+            seen, changed, then = complete, now, health.samples
+        elif goal is not None and now - changed > plan.timeout_s and (not stage.triggered or health.samples > then):
             return  # the analysis says what the trigger did instead
         if look is not None and look():
             return

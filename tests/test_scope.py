@@ -555,6 +555,17 @@ def test_the_reference_deck_in_small(tmp_path: Path) -> None:
     assert {"skew", "skewed", "simulated"} <= codes
 
 
+def test_records_in_which_the_level_is_never_crossed_come_to_an_end(tmp_path: Path) -> None:
+    """The simulated oscilloscope triggers on the line, whatever the level."""
+    done = subprocess.run(
+        [sys.executable, "-m", "joulemeter", "measure", "--meter", "lecroy", "--simulate", "--trigger", "c1@9V",
+         "--windows", "5", "--timeout", "2s", "-o", str(tmp_path), "--quiet"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "did not cross 9 V" in " ".join(done.stderr.split())
+
+
 def test_a_simulated_board_is_seen(tmp_path: Path) -> None:
     """A board that is told over its serial port when to infer, and an oscilloscope on its pin and its shunt."""
     done = subprocess.run(
