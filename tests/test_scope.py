@@ -33,6 +33,8 @@ from joulemeter.caveat import Code
 from joulemeter.errors import DataError, IncompleteError, UsageError
 from joulemeter.instrument import Info, Options, Verified
 from joulemeter.physics.analyze import Request, analyze
+from joulemeter.physics.regression import same_meter
+from joulemeter.result import Result
 from joulemeter.scope.decode import ScopeDecoder, Trace
 from joulemeter.scope.driver import APART, Record, ScopeDriver, pack_parts, unpack_parts
 from joulemeter.scope.frontend import SETTINGS as FRONT
@@ -486,6 +488,24 @@ def test_records_are_not_compared_with_another_meter_by_time() -> None:
     assert result.agreement is None
     (told,) = [one.text for one in result.caveats if one.code is Code.METERS_DIFFER]
     assert "never related to the host's clock" in told
+
+
+def test_another_shunt_is_another_meter() -> None:
+    """What two shunts may be wrong by does not cancel, on one oscilloscope at one scale."""
+    asked = Input(number=2, volts_per_div=10e-3, centre_v=0.0, attenuation=1.0)
+
+    def measured(shunt: str) -> Result:
+        recording = records([(200, 1200)] * 6)
+        (stream,) = recording.streams
+        assert isinstance(stream, ArrayStream)
+        (current, *_) = front(shunt=shunt).channels({2: FAMILY.accuracy(asked, zeroed=True)})
+        told = replace(stream.header, serial="7", channels=(current, *stream.header.channels[1:]))
+        bench = replace(recording, streams=(replace(stream, header=told),))
+        return analyze(bench, Request(inferences_per_window=1)).result
+
+    one, again, other = measured("1ohm±1%"), measured("1ohm±1%"), measured("0.5ohm±1%")
+    assert same_meter(one, again)
+    assert not same_meter(one, other)
 
 
 def test_a_derived_voltage_is_no_measurement() -> None:

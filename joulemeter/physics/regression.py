@@ -157,8 +157,9 @@ def ranges(result: Result) -> set[str]:
 
 
 def calibrations(result: Result) -> set[str]:
-    """What the gains in the budget rest on: the maker's table, or a calibration."""
-    return {term.source for term in result.uncertainty if term.term.endswith("gain")}
+    """What scales the energy rests on: the maker's table or a calibration, a shunt, an amplifier, a probe."""
+    scaling = (term for term in result.uncertainty if term.unit == "1" and not term.term.endswith("sample clock"))
+    return {term.source for term in scaling}
 
 
 def _windows(result: Result) -> str:

@@ -222,8 +222,10 @@ class FrontEnd:
 
     def _factors(self) -> tuple[Factor, ...]:
         what = "current probe" if self.probed else "shunt"
+        # The value tells one part from another: what two results have in common cancels between them.
+        each = f"{self.volts_per_ampere:g} V/A" + ("" if self.probed else f" with {self.ohm:g} ohm")
         rows = (
-            (what, self.tolerance, f"tolerance of the {what}, as stated"),
+            (what, self.tolerance, f"tolerance of the {what}, as stated ({each})"),
             (
                 "shunt temperature",
                 self.tempco * self.warming_k,
